@@ -1,0 +1,324 @@
+//! The journal: a row per batch, and totals per worker.
+//!
+//! ```text
+//! table prepared:  offset key of its first message -> JSON of `BatchRow`   (steps 2 to 4)
+//! table journal:   the same                                                (done)
+//! table workers:   worker name -> JSON of `WorkerTotals`, kept for ever
+//! table meta:      "batches" -> how many batches were ever committed, u64 big-endian
+//! ```
+//!
+//! Rows of done batches are kept for a number of batches and a time; the totals stay.
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use heed::RoTxn;
+use serde::{Deserialize, Serialize};
+
+use super::name::{self, BatchKind, WorkerName};
+use crate::broker::progress::{Committed, Progress, Refused};
+use crate::message::{OffsetRange, ShardKey};
+use crate::state::{StateError, Table, Tables, WriteTxn};
+
+/// A batch that reached its commit point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRow {
+    /// Counts every batch of this state environment.
+    pub number: u64,
+    /// Its messages.
+    pub range: OffsetRange,
+    /// What it holds.
+    pub kind: BatchKind,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// XXH3 (64 bits, seed 0) of the file, in hexadecimal.
+    pub checksum: String,
+    /// Who wrote it.
+    pub worker: WorkerName,
+    /// Where it is, relative to the output directory.
+    pub file: PathBuf,
+    /// Where it was staged.
+    pub staged: PathBuf,
+    /// When it was committed, in milliseconds since 1970.
+    pub committed_ms: u64,
+}
+
+/// What a worker has done, ever.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkerTotals {
+    /// Batches committed.
+    pub batches: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Attempts that failed.
+    pub errors: u64,
+    /// Attempts that took longer than they may.
+    pub timeouts: u64,
+    /// When it last committed or failed, in milliseconds since 1970.
+    pub last_seen_ms: u64,
+}
+
+/// How long rows of done batches are kept; the smaller wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalRetention {
+    /// Batches (`JOURNAL_BATCHES`), counted over all shards.
+    pub batches_max: u64,
+    /// Age in milliseconds (`JOURNAL_DAYS`).
+    pub age_ms_max: u64,
+}
+
+/// What the commit point needs to know of a batch.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// The shard.
+    pub key: ShardKey,
+    /// Its messages.
+    pub range: OffsetRange,
+    /// The owner's fencing token.
+    pub epoch: u64,
+    /// What it holds.
+    pub kind: BatchKind,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Checksum of the file.
+    pub checksum: String,
+    /// Who wrote it.
+    pub worker: WorkerName,
+    /// Where it is staged.
+    pub path: PathBuf,
+    /// Now.
+    pub at: chrono::DateTime<chrono::Utc>,
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+    serde_json::to_vec(value).map_err(|error| StateError::Damaged(format!("encoding: {error}")))
+}
+
+fn decode<'a, T: Deserialize<'a>>(what: &str, row: &'a [u8]) -> Result<T, StateError> {
+    serde_json::from_slice(row).map_err(|error| StateError::Damaged(format!("{what}: {error}")))
+}
+
+/// The commit point of a batch: the row, the offsets and the worker's totals, or a refusal that
+/// wrote nothing.
+///
+/// # Errors
+/// The environment refused; the transaction cannot go on.
+pub fn prepare(
+    txn: &mut WriteTxn<'_>,
+    staged: &Staged,
+) -> Result<Result<(BatchRow, Committed), Refused>, StateError> {
+    let tables = txn.tables;
+    let mut progress = Progress::load(&txn.txn, tables, staged.key)?;
+    let committed = match progress.record(staged.key, staged.range, staged.epoch) {
+        Ok(committed) => committed,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    progress.store(txn, staged.key)?;
+    let number = batches(&txn.txn, tables)? + 1;
+    tables.meta.put(&mut txn.txn, BATCHES, &number.to_be_bytes())?;
+    let row = BatchRow {
+        number,
+        range: staged.range,
+        kind: staged.kind,
+        bytes: staged.bytes,
+        checksum: staged.checksum.clone(),
+        worker: staged.worker,
+        file: name::final_path(number, staged.kind, staged.worker, staged.at),
+        staged: staged.path.clone(),
+        committed_ms: u64::try_from(staged.at.timestamp_millis()).unwrap_or(0),
+    };
+    let key = staged.key.offset_key(staged.range.first);
+    tables.prepared.put(&mut txn.txn, &key, &encode(&row)?)?;
+    update_worker(txn, staged.worker, |totals| {
+        totals.batches += 1;
+        totals.messages += row.range.count();
+        totals.bytes += row.bytes;
+        totals.last_seen_ms = row.committed_ms;
+    })?;
+    Ok(Ok((row, committed)))
+}
+
+const BATCHES: &[u8] = b"batches";
+
+/// How many batches were ever committed.
+///
+/// # Errors
+/// A read failed.
+pub fn batches(txn: &RoTxn<'_>, tables: Tables) -> Result<u64, StateError> {
+    let stored = tables.meta.get(txn, BATCHES)?;
+    Ok(stored.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+}
+
+/// Step 4: the batch is in place. Deletes what no longer needs to be kept: frames below the low
+/// mark, and old rows.
+///
+/// # Errors
+/// The environment refused; the transaction cannot go on.
+pub fn finish(
+    txn: &mut WriteTxn<'_>,
+    key: ShardKey,
+    first: u64,
+    retention: JournalRetention,
+    now_ms: u64,
+) -> Result<(), StateError> {
+    let tables = txn.tables;
+    let row_key = key.offset_key(first);
+    let Some(row) = tables.prepared.get(&txn.txn, &row_key)?.map(<[u8]>::to_vec) else {
+        return Ok(());
+    };
+    tables.journal.put(&mut txn.txn, &row_key, &row)?;
+    tables.prepared.delete(&mut txn.txn, &row_key)?;
+    delete_frames(txn, key)?;
+    prune(txn, key, retention, now_ms)
+}
+
+/// Deletes the frames that lie below the low mark whole.
+fn delete_frames(txn: &mut WriteTxn<'_>, key: ShardKey) -> Result<(), StateError> {
+    let tables = txn.tables;
+    let low = Progress::load(&txn.txn, tables, key)?.low;
+    // The last frame that starts at or below the mark may reach beyond it: whether it does, its
+    // head says.
+    let at = key.offset_key(low);
+    let last = tables.frames.get_lower_than_or_equal_to(&txn.txn, &at)?;
+    let Some((found, value)) = last.filter(|(found, _)| ShardKey::parse(found) == Some(key)) else {
+        return Ok(());
+    };
+    let first = ShardKey::parse_offset(found).unwrap_or(low);
+    let count = crate::broker::frame::decode(value).map_or(0, |(head, _)| u64::from(head.count));
+    let below = if first + count <= low { low } else { first };
+    let (from, to) = (key.offset_key(0), key.offset_key(below));
+    tables.frames.delete_range(&mut txn.txn, &between(&from, &to))?;
+    Ok(())
+}
+
+/// The keys from `from` to before `to`.
+const fn between<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+    (Bound::Included(from), Bound::Excluded(to))
+}
+
+/// Forgets the oldest rows of the shard that are beyond the retention: at most two, which is more
+/// than the one that was just added.
+fn prune(
+    txn: &mut WriteTxn<'_>,
+    key: ShardKey,
+    retention: JournalRetention,
+    now_ms: u64,
+) -> Result<(), StateError> {
+    let tables = txn.tables;
+    let newest = batches(&txn.txn, tables)?;
+    for _ in 0..2 {
+        let from = key.offset_key(0);
+        let oldest = tables.journal.get_greater_than_or_equal_to(&txn.txn, &from)?;
+        let Some((found, row)) = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key)) else {
+            return Ok(());
+        };
+        let row: BatchRow = decode("a row of table journal", row)?;
+        let keep = newest.saturating_sub(row.number) < retention.batches_max
+            && now_ms.saturating_sub(row.committed_ms) <= retention.age_ms_max;
+        let mut progress = Progress::load(&txn.txn, tables, key)?;
+        // Above the mark, or with a gap before it, the rows still tell what is where.
+        if keep || row.range.first != progress.pruned_below || row.range.end > progress.low {
+            return Ok(());
+        }
+        let found = found.to_vec();
+        tables.journal.delete(&mut txn.txn, &found)?;
+        progress.pruned_below = row.range.end;
+        progress.store(txn, key)?;
+    }
+    Ok(())
+}
+
+/// The rows of a shard in one of the two tables, in order of their offsets.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub fn rows(txn: &RoTxn<'_>, table: Table, key: ShardKey) -> Result<Vec<BatchRow>, StateError> {
+    let mut rows = Vec::new();
+    for row in table.prefix_iter(txn, &key.key())? {
+        rows.push(decode("a row of the journal", row?.1)?);
+    }
+    Ok(rows)
+}
+
+/// The rows of batches that hold any of `range`, and whether they have been put into place.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub fn rows_of(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+    range: OffsetRange,
+) -> Result<Vec<(BatchRow, bool)>, StateError> {
+    let mut found = Vec::new();
+    for (table, done) in [(tables.prepared, false), (tables.journal, true)] {
+        let at = key.offset_key(range.first);
+        let start = table
+            .get_lower_than_or_equal_to(txn, &at)?
+            .filter(|(row_key, _)| ShardKey::parse(row_key) == Some(key))
+            .map_or_else(|| at.to_vec(), |(row_key, _)| row_key.to_vec());
+        let end = key.offset_key(range.end);
+        for row in table.range(txn, &between(&start, &end))? {
+            let row: BatchRow = decode("a row of the journal", row?.1)?;
+            if row.range.overlaps(range) {
+                found.push((row, done));
+            }
+        }
+    }
+    found.sort_by_key(|(row, _)| row.range.first);
+    Ok(found)
+}
+
+/// Changes a worker's totals.
+///
+/// # Errors
+/// The environment refused; the transaction cannot go on.
+pub fn update_worker(
+    txn: &mut WriteTxn<'_>,
+    worker: WorkerName,
+    change: impl FnOnce(&mut WorkerTotals),
+) -> Result<(), StateError> {
+    let key = worker.to_string();
+    let table = txn.tables.workers;
+    let mut totals = match table.get(&txn.txn, key.as_bytes())? {
+        Some(row) => decode("a row of table workers", row)?,
+        None => WorkerTotals::default(),
+    };
+    change(&mut totals);
+    Ok(table.put(&mut txn.txn, key.as_bytes(), &encode(&totals)?)?)
+}
+
+/// The totals of every worker there ever was, by shard and place.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub fn workers(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+) -> Result<Vec<(WorkerName, WorkerTotals)>, StateError> {
+    let mut workers = Vec::new();
+    for row in tables.workers.iter(txn)? {
+        let (key, totals) = row?;
+        let name = std::str::from_utf8(key).ok().and_then(|name| name.parse().ok());
+        let name = name.ok_or_else(|| StateError::Damaged("a worker's name".to_owned()))?;
+        workers.push((name, decode("a row of table workers", totals)?));
+    }
+    workers.sort_by_key(|(name, _)| *name);
+    Ok(workers)
+}
+
+/// The checksum kept in the journal.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", twox_hash::XxHash3_64::oneshot(bytes))
+}
+
+impl BatchRow {
+    /// The folder that its final name is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new(""))
+    }
+}

@@ -1,0 +1,30 @@
+//! From a delivery to a committed file: exactly once.
+//!
+//! For each batch, in this order:
+//!
+//! 1. write it to `<output>/.staging/<shard>/…`, sync the file, sync the folder
+//! 2. **commit point**: one transaction checks the fencing token, records the batch (*prepared*,
+//!    with its final name) and its offsets
+//! 3. rename it into place, replacing nothing; sync the folder, and its parents where new
+//! 4. record it as *done* in a later transaction, which also deletes the frames
+//!
+//! The record comes before the rename, since a reader may take a file away the moment it appears:
+//! recorded afterwards, a crash in between would make recovery write it again.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`writer`] | the four steps |
+//! | [`recovery`] | what a crash left of them |
+//! | [`journal`] | the rows of both, and the workers' totals |
+//! | [`output`] | the output directory, bound to this state environment by its marker |
+//! | [`disk`] | every call on batch files, behind one trait with a written fault model |
+//! | [`name`] | sole owner of file names |
+//! | [`verify`] | is everything accepted in files, waiting or dead? |
+
+pub mod disk;
+pub mod journal;
+pub mod name;
+pub mod output;
+pub mod recovery;
+pub mod verify;
+pub mod writer;

@@ -1,0 +1,160 @@
+//! The names of batch files; no other module makes or reads one.
+//!
+//! ```text
+//! final    <UTC date>/<hour>/<number>-shard-<shard>-worker-<worker>.jsonl
+//!          2026-11-22/07/000000000042-shard-3-worker-1.jsonl
+//! dead     dead/<UTC date>/…                                 (messages that no worker could do)
+//! staged   .staging/<topic>-<shard>/<first offset>-<count>-<epoch>-<nonce>
+//! ```
+//!
+//! The number counts every batch of the state environment at its commit point, so within a folder
+//! names sort in commit order whatever the clock does.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::message::{OffsetRange, ShardId, ShardKey};
+
+/// Where files are written before they are committed; readers pass over names with a dot.
+pub const STAGING: &str = ".staging";
+/// The folder of messages that no worker could do.
+pub const DEAD: &str = "dead";
+/// What a batch file ends in.
+const SUFFIX: &str = ".jsonl";
+
+/// A worker: a place in the pool of a shard, the same one after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerName {
+    /// The shard.
+    pub shard: ShardId,
+    /// The place in its pool, from 1.
+    pub place: u16,
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard-{}-worker-{}", self.shard, self.place)
+    }
+}
+
+/// A text that is no worker's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a worker's name")]
+pub struct NotAWorker;
+
+impl FromStr for WorkerName {
+    type Err = NotAWorker;
+
+    fn from_str(text: &str) -> Result<Self, NotAWorker> {
+        let numbers = text.strip_prefix("shard-").and_then(|rest| rest.split_once("-worker-"));
+        let (shard, place) = numbers.ok_or(NotAWorker)?;
+        let shard = shard.parse().map(ShardId).map_err(|_| NotAWorker)?;
+        Ok(Self { shard, place: place.parse().map_err(|_| NotAWorker)? })
+    }
+}
+
+impl Serialize for WorkerName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkerName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchKind {
+    /// Messages that were processed.
+    Data,
+    /// Messages that no worker could do.
+    Dead,
+}
+
+/// The final path of a batch, relative to the output directory.
+#[must_use]
+pub fn final_path(number: u64, kind: BatchKind, worker: WorkerName, at: DateTime<Utc>) -> PathBuf {
+    let hour = at.format("%Y-%m-%d/%H").to_string();
+    let file = format!("{number:012}-{worker}{SUFFIX}");
+    match kind {
+        BatchKind::Data => Path::new(&hour).join(file),
+        BatchKind::Dead => Path::new(DEAD).join(hour).join(file),
+    }
+}
+
+/// The number and the worker in the name of a batch file; `None` for any other file.
+#[must_use]
+pub fn parse_final(file_name: &str) -> Option<(u64, WorkerName)> {
+    let (number, worker) = file_name.strip_suffix(SUFFIX)?.split_once('-')?;
+    let digits = number.len() >= 12 && number.bytes().all(|b| b.is_ascii_digit());
+    Some((number.parse().ok().filter(|_| digits)?, worker.parse().ok()?))
+}
+
+/// The staging folder of a shard, relative to the output directory.
+#[must_use]
+pub fn staging_dir(key: ShardKey) -> PathBuf {
+    Path::new(STAGING).join(format!("{}-{}", key.topic.name(), key.shard))
+}
+
+/// A staged path that was never used before: `nonce` differs within an epoch.
+#[must_use]
+pub fn staged_path(key: ShardKey, range: OffsetRange, epoch: u64, nonce: u64) -> PathBuf {
+    staging_dir(key).join(format!("{}-{}-{epoch}-{nonce}", range.first, range.count()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Topic;
+
+    #[test]
+    fn a_final_name_says_worker_and_shard_and_reads_back() {
+        let worker = WorkerName { shard: ShardId(3), place: 1 };
+        let at = DateTime::from_timestamp(1_795_330_800, 0).unwrap();
+        let path = final_path(42, BatchKind::Data, worker, at);
+        assert_eq!(path.to_str(), Some("2026-11-22/07/000000000042-shard-3-worker-1.jsonl"));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+        assert_eq!(parse_final(name), Some((42, worker)));
+        let dead = final_path(43, BatchKind::Dead, worker, at);
+        assert!(dead.starts_with("dead/2026-11-22/07"));
+    }
+
+    #[test]
+    fn names_sort_in_commit_order() {
+        let worker = |place| WorkerName { shard: ShardId(place), place };
+        let name = |number, place| {
+            final_path(number, BatchKind::Data, worker(place), DateTime::UNIX_EPOCH)
+        };
+        assert!(name(9, 4) < name(10, 1));
+        assert!(name(999_999, 2) < name(1_000_000, 1));
+    }
+
+    #[test]
+    fn other_files_are_not_taken_for_batches() {
+        for name in [
+            "1-shard-0-worker-1.jsonl",
+            "notes.jsonl",
+            "000000000001-shard-0.jsonl",
+            "000000000001-shard-0-worker-1.jsonl.tmp",
+            "+00000000001-shard-0-worker-1.jsonl",
+        ] {
+            assert_eq!(parse_final(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn staged_names_of_two_tries_differ() {
+        let key = ShardKey::new(Topic::Messages, ShardId(0));
+        let range = OffsetRange::new(0, 5);
+        assert_ne!(staged_path(key, range, 1, 0), staged_path(key, range, 1, 1));
+        assert_ne!(staged_path(key, range, 1, 0), staged_path(key, range, 2, 0));
+    }
+}

@@ -1,0 +1,159 @@
+//! The output directory, bound to one state environment by a marker.
+//!
+//! ```text
+//! <output>/.async-data-processor   the identity of the output, 32 hexadecimal digits and a newline
+//! table meta, "output"             the same identity
+//! table meta, "output_bound"       1 once the marker is known to be there
+//! ```
+//!
+//! Recovery takes an absent file for one that a reader took away. That is sound only in the
+//! directory where it was written: in another one, or under a mount that is not there, everything
+//! would look taken away. So a directory with another marker, or with none, is refused.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::disk::Disk;
+use crate::state::{State, StateError, WriteTxn};
+
+const MARKER: &str = ".async-data-processor";
+const IDENTITY: &[u8] = b"output";
+const BOUND: &[u8] = b"output_bound";
+
+/// Why an output directory may not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// It belongs to another state directory.
+    #[error(
+        "output directory {output} belongs to another state directory than {state} \
+         (its marker {MARKER} says {theirs}): use its own STATE_DIR, or another DATA_OUTPUT_DIR"
+    )]
+    Foreign {
+        /// The output directory.
+        output: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+        /// What the marker says.
+        theirs: String,
+    },
+    /// It is not the one that was used so far.
+    #[error(
+        "output directory {output} is not the one that state directory {state} writes to: it has \
+         no marker {MARKER}. Is a disk not mounted? Mount it, or set DATA_OUTPUT_DIR to the old \
+         directory; to go on in this one, pass --adopt-output-dir"
+    )]
+    Unmarked {
+        /// The output directory.
+        output: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+    },
+    /// Batches are on their way into the old directory.
+    #[error(
+        "state directory {state} has {batches} batches on their way into its old output \
+         directory: start once with that one, then adopt {output}"
+    )]
+    Unfinished {
+        /// The output directory.
+        output: PathBuf,
+        /// The state directory.
+        state: PathBuf,
+        /// How many.
+        batches: u64,
+    },
+    /// It can't be used.
+    #[error("output directory {output}: {source}; set DATA_OUTPUT_DIR to one you may write to")]
+    Io {
+        /// The output directory.
+        output: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state environment refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Checks that `disk` (at `output`) is the output directory of `state`, and binds a new one.
+///
+/// # Errors
+/// It belongs to another, is not the one used so far, or can't be used.
+pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Result<(), OutputError> {
+    let io = |source| OutputError::Io { output: output.to_owned(), source };
+    let marker = read_marker(disk).map_err(io)?;
+    let (identity, bound) = known_identity(state)?;
+    let paths = || (output.to_owned(), state.dir().to_owned());
+    match marker {
+        Some(theirs) if theirs == identity => {}
+        Some(theirs) => {
+            let (output, state) = paths();
+            return Err(OutputError::Foreign { output, state, theirs });
+        }
+        None if bound && !adopt => {
+            let (output, state) = paths();
+            return Err(OutputError::Unmarked { output, state });
+        }
+        None => {
+            let batches = unfinished(state)?;
+            if bound && batches > 0 {
+                let (output, state) = paths();
+                return Err(OutputError::Unfinished { output, state, batches });
+            }
+            write_marker(disk, &identity).map_err(io)?;
+        }
+    }
+    if !bound {
+        state.commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, BOUND, b"1")?))?;
+    }
+    Ok(())
+}
+
+fn unfinished(state: &State) -> Result<u64, StateError> {
+    let txn = state.read()?;
+    Ok(state.tables().prepared.len(&txn)?)
+}
+
+/// The identity of the output, and whether its marker was ever seen in place. Made up on first
+/// use, and recorded before the marker is written: so a crash in between is no riddle.
+fn known_identity(state: &State) -> Result<(String, bool), StateError> {
+    let stored = |txn: &heed::RoTxn<'_>| -> Result<Option<(String, bool)>, StateError> {
+        let meta = state.tables().meta;
+        let bound = meta.get(txn, BOUND)?.is_some();
+        let identity = meta.get(txn, IDENTITY)?;
+        Ok(identity.map(|bytes| (String::from_utf8_lossy(bytes).into_owned(), bound)))
+    };
+    if let Some(known) = stored(&*state.read()?)? {
+        return Ok(known);
+    }
+    let identity = state.commit(|txn: &mut WriteTxn<'_>| {
+        let identity = uuid::Uuid::new_v4().simple().to_string();
+        let meta = txn.tables.meta;
+        // Another process may have been first.
+        if let Some(theirs) = meta.get(&txn.txn, IDENTITY)? {
+            return Ok(String::from_utf8_lossy(theirs).into_owned());
+        }
+        meta.put(&mut txn.txn, IDENTITY, identity.as_bytes())?;
+        Ok(identity)
+    })?;
+    Ok((identity, false))
+}
+
+fn read_marker(disk: &dyn Disk) -> io::Result<Option<String>> {
+    let Some(file) = disk.open(Path::new(MARKER))? else { return Ok(None) };
+    let mut text = String::new();
+    file.take(256).read_to_string(&mut text)?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// Written aside and renamed, so that a marker is whole or absent.
+fn write_marker(disk: &dyn Disk, identity: &str) -> io::Result<()> {
+    let aside = PathBuf::from(format!("{MARKER}.{}", uuid::Uuid::new_v4().simple()));
+    let mut file = disk.create_new(&aside)?;
+    file.write_all(format!("{identity}\n").as_bytes())?;
+    file.sync()?;
+    match disk.rename_new(&aside, Path::new(MARKER)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.remove(&aside)?,
+        renamed => renamed?,
+    }
+    disk.sync_dir(Path::new(""))
+}

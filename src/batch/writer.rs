@@ -1,0 +1,335 @@
+//! The commit protocol: stage, commit, place, finish (the four steps of the module's front page).
+//!
+//! Before the commit point every failure leaves the delivery unsettled and nothing committed; it
+//! may be tried again under a new name. After it the batch *will* be placed: by this process, or
+//! by the recovery of the next one.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::journal::{self, BatchRow, JournalRetention, Staged};
+use super::name::{self, BatchKind, WorkerName};
+use crate::broker::Delivery;
+use crate::broker::progress::{Committed, Refused};
+use crate::clock::Clock;
+use crate::message::ShardKey;
+use crate::service::Lifecycle;
+use crate::state::{Job, State, StateError, WriteTxn};
+
+/// How long to wait before a committed batch is placed again.
+const PLACE_RETRY: Duration = Duration::from_millis(200);
+/// How often a folder is made again at once, when it has vanished.
+const FOLDER_TRIES: u32 = 8;
+
+/// Why a batch is not in place.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing is committed; the same may succeed later, when there is space or a right to write.
+    #[error("{doing} {path}: {source}")]
+    Retry {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing is committed: the state environment has no room now.
+    #[error("recording a batch: {0}")]
+    NoRoom(StateError),
+    /// It would not be safe to go on: the process stops, and recovery decides.
+    #[error("{0}")]
+    Fatal(String),
+    /// Committed, and to be placed by the next start: the process stops.
+    #[error("the process stops before {0} is in place; the next start places it")]
+    Stopping(PathBuf),
+}
+
+impl WriteError {
+    /// Whether the delivery may be tried again.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        matches!(self, Self::Retry { .. } | Self::NoRoom(_))
+    }
+}
+
+/// Writes the batches of every shard that this process owns.
+pub struct Writer {
+    pub(super) state: State,
+    pub(super) disk: Arc<dyn Disk>,
+    output: PathBuf,
+    clock: Arc<dyn Clock>,
+    life: Lifecycle,
+    /// Folders made, their parents synced, by this process.
+    folders: Mutex<HashSet<PathBuf>>,
+    nonce: AtomicU64,
+    finishing: Arc<Finishing>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("output", &self.output).finish_non_exhaustive()
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn retry<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WriteError + 'a {
+    move |source| WriteError::Retry { doing, path: path.to_owned(), source }
+}
+
+impl Writer {
+    /// A writer into the output directory behind `disk`, which is bound to `state`.
+    #[must_use]
+    pub fn new(
+        state: State,
+        disk: Arc<dyn Disk>,
+        output: PathBuf,
+        clock: Arc<dyn Clock>,
+        retention: JournalRetention,
+        life: Lifecycle,
+    ) -> Self {
+        let finishing =
+            Arc::new(Finishing { retention, clock: Arc::clone(&clock), rows: Mutex::default() });
+        let (folders, nonce) = (Mutex::default(), AtomicU64::new(0));
+        Self { state, disk, output, clock, life, folders, nonce, finishing }
+    }
+
+    /// The output directory, for messages.
+    #[must_use]
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// Steps 1 and 2: stages the lines of a delivery and commits the batch. The proof settles it.
+    ///
+    /// # Errors
+    /// Nothing is committed; see [`WriteError::is_retry`].
+    pub fn commit(
+        &self,
+        worker: WorkerName,
+        kind: BatchKind,
+        delivery: &Delivery,
+        lines: &[u8],
+    ) -> Result<(BatchRow, Committed), WriteError> {
+        let staged = self.stage(worker, kind, delivery, lines)?;
+        let path = staged.path.clone();
+        let outcome = self.state.commit(move |txn| journal::prepare(txn, &staged));
+        match outcome {
+            Ok(Ok(committed)) => Ok(committed),
+            Ok(Err(refused)) => {
+                self.discard(&path);
+                Err(refused_commit(delivery, &refused))
+            }
+            Err(error) if error.is_space() => {
+                self.discard(&path);
+                Err(WriteError::NoRoom(error))
+            }
+            // Whether it is committed is unknown: the staged file stays for recovery.
+            Err(error) => Err(WriteError::Fatal(format!("recording a batch: {error}"))),
+        }
+    }
+
+    fn stage(
+        &self,
+        worker: WorkerName,
+        kind: BatchKind,
+        delivery: &Delivery,
+        lines: &[u8],
+    ) -> Result<Staged, WriteError> {
+        self.check_root()?;
+        let at = self.clock.wall();
+        let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
+        let path = name::staged_path(delivery.key, delivery.range, delivery.epoch, nonce);
+        // Made before the commit point, so that no space for it is found out in time.
+        let folder = name::final_path(0, kind, worker, at);
+        self.make_folder(folder.parent().unwrap_or(Path::new("")))?;
+        if let Err(error) = self.write_staged(&path, lines) {
+            self.discard(&path);
+            return Err(error);
+        }
+        let staging = name::staging_dir(delivery.key);
+        self.disk.sync_dir(&staging).map_err(|error| self.sync_failed(&staging, &error))?;
+        Ok(Staged {
+            key: delivery.key,
+            range: delivery.range,
+            epoch: delivery.epoch,
+            kind,
+            bytes: lines.len() as u64,
+            checksum: journal::checksum(lines),
+            worker,
+            path,
+            at,
+        })
+    }
+
+    fn write_staged(&self, path: &Path, lines: &[u8]) -> Result<(), WriteError> {
+        let mut file = self.disk.create_new(path).map_err(retry("creating", path))?;
+        file.write_all(lines).map_err(retry("writing", path))?;
+        // Not the same file again: the next try has another name.
+        file.sync().map_err(retry("syncing", path))
+    }
+
+    /// Removes a staged file that no batch names. Should it stay, recovery removes it.
+    fn discard(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(path = %path.display(), %error, "a staged file stays until recovery");
+        }
+    }
+
+    /// Steps 3 and 4: renames a committed batch into place and hands it to the next commit as done.
+    ///
+    /// # Errors
+    /// The process stops first, or going on would not be safe. Recovery places the batch then.
+    pub fn place(&self, key: ShardKey, row: &BatchRow) -> Result<(), WriteError> {
+        while let Err(error) = self.rename_and_sync(row) {
+            let WriteError::Retry { .. } = &error else { return Err(error) };
+            tracing::warn!(%error, file = %row.file.display(), "a batch cannot be placed, yet");
+            if self.life.wait_stopping(PLACE_RETRY) {
+                return Err(WriteError::Stopping(row.file.clone()));
+            }
+        }
+        self.finish(key, row);
+        Ok(())
+    }
+
+    fn rename_and_sync(&self, row: &BatchRow) -> Result<(), WriteError> {
+        self.check_root()?;
+        // A reader that takes files away with their folder may do so again and again.
+        for _ in 0..FOLDER_TRIES {
+            if self.make_folder(row.folder()).is_ok() && self.rename(row)? {
+                return self.sync_folder(row.folder());
+            }
+        }
+        self.make_folder(row.folder())?;
+        let vanished = io::Error::from(io::ErrorKind::NotFound);
+        Err(retry("renaming to", &row.file)(vanished))
+    }
+
+    /// False if the folder has vanished.
+    fn rename(&self, row: &BatchRow) -> Result<bool, WriteError> {
+        match self.disk.rename_new(&row.staged, &row.file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let staged = self.disk.open(&row.staged);
+                if staged.map_err(retry("opening", &row.staged))?.is_none() {
+                    return Err(WriteError::Fatal(format!(
+                        "the staged file {} of batch {} is gone from {}: has somebody emptied \
+                         {}? Start again, and recovery looks what is there",
+                        row.staged.display(),
+                        row.number,
+                        self.output.display(),
+                        name::STAGING,
+                    )));
+                }
+                held(&self.folders).clear();
+                Ok(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(WriteError::Fatal(format!(
+                    "{} is there already, but not by this program: move it away and start again",
+                    self.output.join(&row.file).display()
+                )))
+            }
+            Err(error) => Err(retry("renaming to", &row.file)(error)),
+        }
+    }
+
+    /// Makes the names in a folder of the output durable.
+    pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), WriteError> {
+        match self.disk.sync_dir(folder) {
+            // A reader took the file and its folder away: there is no name left to keep.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            synced => synced.map_err(|error| self.sync_failed(folder, &error)),
+        }
+    }
+
+    /// Step 4: done, in the next transaction that there is.
+    pub(super) fn finish(&self, key: ShardKey, row: &BatchRow) {
+        held(&self.finishing.rows).push((key, row.range.first));
+        let job = Finish { finishing: Arc::clone(&self.finishing), taken: Vec::new() };
+        self.state.submit(Box::new(job));
+    }
+
+    /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), WriteError> {
+        if folder.as_os_str().is_empty() || held(&self.folders).contains(folder) {
+            return Ok(());
+        }
+        let parent = folder.parent().unwrap_or(Path::new(""));
+        self.make_folder(parent)?;
+        match self.disk.create_dir(folder) {
+            // A reader took the parent away, in spite of what we remember: look again next time.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                held(&self.folders).clear();
+                return Err(retry("making folder", folder)(error));
+            }
+            made => made.map_err(retry("making folder", folder))?,
+        }
+        self.sync_folder(parent)?;
+        held(&self.folders).insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn check_root(&self) -> Result<(), WriteError> {
+        self.disk.check_root().map_err(|error| {
+            WriteError::Fatal(format!(
+                "output directory {} is not what it was at start ({error}): has it been moved, \
+                 or something mounted over it? Put it back and start again",
+                self.output.display()
+            ))
+        })
+    }
+
+    fn sync_failed(&self, folder: &Path, error: &io::Error) -> WriteError {
+        WriteError::Fatal(format!(
+            "syncing folder {} failed ({error}): what it holds may be lost. Check the disk, then \
+             start again",
+            self.output.join(folder).display()
+        ))
+    }
+}
+
+fn refused_commit(delivery: &Delivery, refused: &Refused) -> WriteError {
+    WriteError::Fatal(format!("{}: {refused}", delivery.key))
+}
+
+/// Batches in place whose rows are still *prepared*.
+struct Finishing {
+    retention: JournalRetention,
+    clock: Arc<dyn Clock>,
+    rows: Mutex<Vec<(ShardKey, u64)>>,
+}
+
+/// Takes all of them into one transaction; what fails waits for the next.
+struct Finish {
+    finishing: Arc<Finishing>,
+    taken: Vec<(ShardKey, u64)>,
+}
+
+impl Job for Finish {
+    fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
+        self.taken.append(&mut held(&self.finishing.rows));
+        let now_ms = self.finishing.clock.wall_ms();
+        for (key, first) in &self.taken {
+            journal::finish(txn, *key, *first, self.finishing.retention, now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
+        if let Err(error) = outcome {
+            tracing::debug!(%error, batches = self.taken.len(), "batches not yet marked as done");
+            held(&self.finishing.rows).extend(self.taken);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The embedded publisher: requests go straight into the state environment.
+//!
+//! Requests that arrive while a commit syncs are gathered into the next one, their lines into
+//! shared frames. The answer goes out when the commit is synced, never before.
+
+mod idempotency;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::append::Appender;
+use super::wake::Waker;
+use super::{IdempotencyKey, Publish, PublishError, Published, Receipt, Unit};
+use crate::clock::Clock;
+use crate::message::ShardKey;
+use crate::state::{Job, State, StateError, WriteTxn};
+pub use idempotency::KeyRetention;
+
+/// Requests that may wait for a commit.
+const WAITING_MAX: usize = 8192;
+
+type Answer = Result<Published, PublishError>;
+
+/// Publishes into a state environment of this machine.
+#[derive(Debug, Clone)]
+pub struct EmbeddedBroker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: State,
+    clock: Arc<dyn Clock>,
+    waker: Waker,
+    retention: KeyRetention,
+    waiting: Mutex<Vec<Request>>,
+    keys_in_flight: Mutex<HashSet<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct Request {
+    unit: Unit,
+    reply: oneshot::Sender<Answer>,
+    answer: Option<Answer>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EmbeddedBroker {
+    /// A publisher into `state`.
+    ///
+    /// # Errors
+    /// The folder of the wake-up sockets can't be made.
+    pub fn new(state: State, clock: Arc<dyn Clock>, retention: KeyRetention) -> io::Result<Self> {
+        let waker = Waker::new(state.dir())?;
+        let (waiting, keys_in_flight) = (Mutex::default(), Mutex::default());
+        let shared = Shared { state, clock, waker, retention, waiting, keys_in_flight };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Publish for EmbeddedBroker {
+    fn publish(&self, unit: Unit) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let mut request = Request { unit, reply, answer: None };
+        if !self.shared.begin_key(request.unit.key.as_ref()) {
+            request.unit.key = None;
+            self.shared.answer(request, Err(PublishError::KeyInFlight));
+            return answer;
+        }
+        let mut waiting = held(&self.shared.waiting);
+        if waiting.len() >= WAITING_MAX {
+            drop(waiting);
+            self.shared.answer(request, Err(PublishError::Busy));
+            return answer;
+        }
+        waiting.push(request);
+        // The first to wait sends for the committer, which then takes all that wait.
+        if waiting.len() == 1 {
+            let gather =
+                Gather { shared: Arc::clone(&self.shared), taken: Vec::new(), woken: vec![] };
+            if self.shared.state.try_submit(Box::new(gather)).is_err() {
+                for refused in waiting.drain(..) {
+                    self.shared.answer(refused, Err(PublishError::Busy));
+                }
+            }
+        }
+        answer
+    }
+}
+
+impl Shared {
+    /// Marks the key as being worked on; false if it is already.
+    fn begin_key(&self, key: Option<&IdempotencyKey>) -> bool {
+        key.is_none_or(|key| held(&self.keys_in_flight).insert(idempotency::stored_key(key)))
+    }
+
+    fn answer(&self, request: Request, answer: Answer) {
+        if let Some(key) = &request.unit.key {
+            held(&self.keys_in_flight).remove(&idempotency::stored_key(key));
+        }
+        // A client that went away does not need its answer.
+        let _gone = request.reply.send(answer);
+    }
+}
+
+/// Takes every request that waits into one transaction.
+#[derive(Debug)]
+struct Gather {
+    shared: Arc<Shared>,
+    taken: Vec<Request>,
+    woken: Vec<ShardKey>,
+}
+
+impl Job for Gather {
+    fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
+        self.taken.append(&mut held(&self.shared.waiting));
+        let room = self.shared.state.room_to_publish();
+        let now_ms = self.shared.clock.wall_ms();
+        let mut appender = Appender::new(now_ms);
+        for request in &mut self.taken {
+            request.answer = Some(match &room {
+                Ok(()) => self.shared.store(txn, &mut appender, &request.unit, now_ms)?,
+                Err(error) => Err(PublishError::Full(error.to_string())),
+            });
+        }
+        self.woken = appender.finish(txn)?;
+        Ok(())
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
+        let Self { shared, taken, woken } = *self;
+        if outcome.is_ok() && !woken.is_empty() {
+            shared.waker.wake(&woken);
+        }
+        for mut request in taken {
+            let stored = request.answer.take();
+            let answer = match &outcome {
+                Ok(()) => stored.unwrap_or(Err(PublishError::Busy)),
+                Err(error) if error.is_space() => Err(PublishError::Full(error.to_string())),
+                Err(error) => Err(PublishError::Unknown(error.to_string())),
+            };
+            shared.answer(request, answer);
+        }
+    }
+}
+
+impl Shared {
+    /// Stores one request, or finds its first answer. The outer error ends the transaction.
+    fn store(
+        &self,
+        txn: &mut WriteTxn<'_>,
+        appender: &mut Appender,
+        unit: &Unit,
+        now_ms: u64,
+    ) -> Result<Answer, StateError> {
+        if let Some(key) = &unit.key
+            && let Some(first) = idempotency::find(txn, key, self.retention, now_ms)?
+        {
+            return Ok(first.map(|receipt| Published { receipt, replayed: true }));
+        }
+        let mut ranges = Vec::with_capacity(unit.parts.len());
+        for (key, lines) in unit.parts.iter().filter(|(_, lines)| lines.count > 0) {
+            ranges.push((*key, appender.append(txn, *key, lines)?));
+        }
+        let receipt = Receipt::new(self.state.identity(), ranges);
+        if let Some(key) = &unit.key {
+            idempotency::remember(txn, key, &receipt, self.retention, now_ms)?;
+        }
+        Ok(Ok(Published { receipt, replayed: false }))
+    }
+}

@@ -1,0 +1,284 @@
+//! Drains the shards into files: takes ownership, recovers, runs a pool per shard, tells history.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::disk::Disk;
+use crate::batch::journal::{self, JournalRetention, WorkerTotals};
+use crate::batch::name::{BatchKind, WorkerName};
+use crate::batch::output::{self, OutputError};
+use crate::batch::recovery::{RecoveryError, recover};
+use crate::batch::writer::{WriteError, Writer};
+use crate::broker::Delivery;
+use crate::broker::append::shard_ends;
+use crate::broker::ownership::{RETRY, ShardLock};
+use crate::broker::progress::Progress;
+use crate::broker::source::Source;
+use crate::broker::take::TakePolicy;
+use crate::broker::wake::WakeListener;
+use crate::clock::Clock;
+use crate::message::{ShardId, ShardKey, Topic};
+use crate::pool::{Handler, Pool};
+use crate::service::Lifecycle;
+use crate::state::{State, StateError};
+
+/// How long a worker waits before it writes a batch again, at first and at most.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What the consumer needs to know.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Shards that exist whether or not they hold messages.
+    pub shards: NonZeroU16,
+    /// Workers per shard.
+    pub workers: u16,
+    /// When a batch is due.
+    pub policy: TakePolicy,
+    /// How long the journal's rows are kept.
+    pub retention: JournalRetention,
+    /// Whether to bind a new output directory in place of the one used so far.
+    pub adopt_output: bool,
+    /// How often the workers' history is logged.
+    pub history_every: Duration,
+}
+
+/// Why the consumer cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// The output directory may not be used.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A shard can't be taken over.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The state environment refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A lock, a socket or a thread can't be made.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The parts that the consumer is made of; tests bring their own disk and clock.
+pub struct Consumer {
+    /// The state environment.
+    pub state: State,
+    /// The output directory.
+    pub disk: Arc<dyn Disk>,
+    /// Its path, for messages.
+    pub output: PathBuf,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The process.
+    pub life: Lifecycle,
+    /// The settings.
+    pub settings: ConsumerSettings,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("output", &self.output).finish_non_exhaustive()
+    }
+}
+
+/// The shards that this process owns.
+struct Owned {
+    writer: Arc<Writer>,
+    handler: Arc<dyn Handler>,
+    wake: WakeListener,
+    /// A pool ends before its lock is let go.
+    pools: Vec<(Pool, ShardLock)>,
+    standing_by: bool,
+}
+
+impl Consumer {
+    /// Consumes until the process stops, then finishes what the workers hold.
+    ///
+    /// # Errors
+    /// It cannot start, or a shard cannot be recovered.
+    pub fn run(&self) -> Result<(), ConsumeError> {
+        output::bind(&self.state, self.disk.as_ref(), &self.output, self.settings.adopt_output)?;
+        let mut owned = self.start()?;
+        tracing::info!(output = %self.output.display(), "consuming into files");
+        let outcome = self.take_shards_until_stopped(&mut owned);
+        if let Err(error) = &outcome {
+            self.life.fail(error.to_string());
+        }
+        owned.wake.wake_all();
+        for (pool, lock) in owned.pools {
+            pool.join();
+            drop(lock);
+        }
+        // Whatever the workers handed to the committer is stored when this comes back.
+        let flushed = self.state.commit(|_| Ok(()));
+        self.log_history();
+        outcome.and(flushed.map_err(ConsumeError::from))
+    }
+
+    fn start(&self) -> Result<Owned, ConsumeError> {
+        let io = |doing| move |source| ConsumeError::Io { doing, source };
+        let writer = Arc::new(Writer::new(
+            self.state.clone(),
+            Arc::clone(&self.disk),
+            self.output.clone(),
+            Arc::clone(&self.clock),
+            self.settings.retention,
+            self.life.clone(),
+        ));
+        let handler = WriteAsIs {
+            writer: Arc::clone(&writer),
+            state: self.state.clone(),
+            clock: Arc::clone(&self.clock),
+            life: self.life.clone(),
+        };
+        let wake = WakeListener::start(self.state.dir()).map_err(io("binding a wake-up socket"))?;
+        let handler = Arc::new(handler);
+        Ok(Owned { writer, handler, wake, pools: Vec::new(), standing_by: false })
+    }
+
+    fn take_shards_until_stopped(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
+        let mut history_at = self.clock.monotonic() + self.settings.history_every;
+        loop {
+            self.take_free_shards(owned)?;
+            if self.clock.monotonic() >= history_at {
+                history_at += self.settings.history_every;
+                self.log_history();
+            }
+            if self.life.wait_stopping(RETRY) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The shards of the setting, and those that still hold messages of another setting.
+    fn wanted(&self) -> Result<BTreeSet<ShardKey>, StateError> {
+        let configured = (0..self.settings.shards.get()).map(ShardId);
+        let mut wanted: BTreeSet<_> =
+            configured.map(|shard| ShardKey::new(Topic::Messages, shard)).collect();
+        let tables = self.state.tables();
+        let txn = self.state.read()?;
+        for (key, end) in shard_ends(&txn, tables)? {
+            if !wanted.contains(&key) && Progress::load(&txn, tables, key)?.waiting(end.offset) > 0
+            {
+                wanted.insert(key);
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn take_free_shards(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
+        let mut wanted = self.wanted()?;
+        for (pool, _) in &owned.pools {
+            wanted.remove(&pool.key());
+        }
+        let mut taken = 0_usize;
+        let missing = wanted.len();
+        for key in wanted {
+            let lock = ShardLock::try_take(self.state.dir(), key)
+                .map_err(|source| ConsumeError::Io { doing: "locking a shard", source })?;
+            let Some(lock) = lock else { continue };
+            let progress = recover(&owned.writer, &lock)?;
+            let source = Source::new(
+                self.state.clone(),
+                key,
+                &progress,
+                self.settings.policy,
+                Arc::clone(&self.clock),
+                self.life.clone(),
+                owned.wake.register(key),
+            )?;
+            let pool = Pool::start(self.settings.workers, &source, &owned.handler, &self.life)
+                .map_err(|source| ConsumeError::Io { doing: "starting a worker", source })?;
+            owned.pools.push((pool, lock));
+            taken += 1;
+        }
+        if taken > 0 {
+            tracing::info!(taken, shards = owned.pools.len(), "took over shards");
+        }
+        let standing_by = taken < missing;
+        if standing_by && !owned.standing_by {
+            let others = missing - taken;
+            tracing::info!(others, "another consumer owns shards: standing by for them");
+        }
+        owned.standing_by = standing_by;
+        Ok(())
+    }
+
+    fn log_history(&self) {
+        let rows = self.state.read().and_then(|txn| journal::workers(&txn, self.state.tables()));
+        match rows {
+            Ok(rows) => rows.iter().for_each(|(name, totals)| log_worker(*name, totals)),
+            Err(error) => tracing::warn!(%error, "cannot read the workers' history"),
+        }
+    }
+}
+
+fn log_worker(worker: WorkerName, totals: &WorkerTotals) {
+    let WorkerTotals { batches, messages, bytes, errors, timeouts, last_seen_ms } = totals;
+    tracing::info!(
+        %worker, batches, messages, bytes, errors, timeouts, last_seen_ms, "worker history"
+    );
+}
+
+/// The default handler: a batch is written as it came.
+struct WriteAsIs {
+    writer: Arc<Writer>,
+    state: State,
+    clock: Arc<dyn Clock>,
+    life: Lifecycle,
+}
+
+impl WriteAsIs {
+    fn count_error(&self, worker: WorkerName) {
+        let now_ms = self.clock.wall_ms();
+        let counted = self.state.commit(move |txn| {
+            journal::update_worker(txn, worker, |totals| {
+                totals.errors += 1;
+                totals.last_seen_ms = now_ms;
+            })
+        });
+        if let Err(error) = counted {
+            tracing::debug!(%error, %worker, "an error could not be counted");
+        }
+    }
+}
+
+impl Handler for WriteAsIs {
+    fn handle(&self, place: u16, delivery: Delivery) {
+        let worker = WorkerName { shard: delivery.key.shard, place };
+        let key = delivery.key;
+        let mut pause = RETRY_PAUSE;
+        let outcome = loop {
+            match self.writer.commit(worker, BatchKind::Data, &delivery, &delivery.lines) {
+                Ok((row, proof)) => {
+                    delivery.settle(&proof);
+                    break self.writer.place(key, &row);
+                }
+                Err(error) if error.is_retry() => {
+                    tracing::warn!(%error, %worker, range = %delivery.range, "batch not written, yet");
+                    self.count_error(worker);
+                    if self.life.wait_stopping(pause) {
+                        // Unsettled: the messages stay where they are.
+                        return;
+                    }
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(error @ WriteError::Stopping(_)) => tracing::warn!(%error, "stopping"),
+            Err(error) => self.life.fail(error.to_string()),
+        }
+    }
+}

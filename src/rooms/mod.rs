@@ -1,0 +1,3 @@
+//! The applications. Each is thin, and none knows another.
+
+pub mod messages;

@@ -1,0 +1,111 @@
+//! The life of a process: one signal that everything stops by, and the reason when it failed.
+//!
+//! A part that cannot go on safely (a failed sync, a damaged batch) calls [`Lifecycle::fail`]: the
+//! first reason is kept, everything stops as on Ctrl-C, and the process exits with that reason.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+/// The shared handle: stop, fail, and wait for either, from async code and from threads.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    token: CancellationToken,
+    failure: Mutex<Option<String>>,
+    stopping: Mutex<bool>,
+    changed: Condvar,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lifecycle {
+    /// A process that runs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks everything to stop taking work, finish what it has, and end.
+    pub fn stop(&self) {
+        *held(&self.shared.stopping) = true;
+        self.shared.changed.notify_all();
+        self.shared.token.cancel();
+    }
+
+    /// Stops because going on would not be safe. The first reason is kept.
+    pub fn fail(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::error!(%reason, "stopping");
+        held(&self.shared.failure).get_or_insert(reason);
+        self.stop();
+    }
+
+    /// The reason of the first failure.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        held(&self.shared.failure).clone()
+    }
+
+    /// Whether the stop has begun.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.token.is_cancelled()
+    }
+
+    /// Resolves when the stop begins.
+    pub async fn stopping(&self) {
+        self.shared.token.cancelled().await;
+    }
+
+    /// Waits in a thread: true as soon as the stop begins, false after `timeout`.
+    #[must_use]
+    pub fn wait_stopping(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut stopping = held(&self.shared.stopping);
+        while !*stopping {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.changed.wait_timeout(stopping, left);
+            stopping = waited.map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_kept_and_stops_everything() {
+        let life = Lifecycle::new();
+        let thread = {
+            let life = life.clone();
+            std::thread::spawn(move || life.wait_stopping(Duration::from_secs(60)))
+        };
+        life.fail("first");
+        life.fail("second");
+        assert!(thread.join().unwrap());
+        assert!(life.is_stopping());
+        assert_eq!(life.failure().as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_stop_is_not_a_failure() {
+        let life = Lifecycle::new();
+        assert!(!life.wait_stopping(Duration::ZERO));
+        life.stop();
+        assert!(life.wait_stopping(Duration::ZERO));
+        assert_eq!(life.failure(), None);
+    }
+}

@@ -1,0 +1,414 @@
+//! The state environment: one LMDB file that holds every promise made and not yet kept.
+//!
+//! ```text
+//! <state>/data.mdb, lock.mdb   LMDB
+//! <state>/namespace            the PID namespace that uses it (see `guard`)
+//! <state>/writer               the process that last held the write lock, for `readyz`
+//! <state>/shards/*.lock        who owns a shard      (module `broker::ownership`)
+//! <state>/wake/*.sock          whom to wake          (module `broker::wake`)
+//! ```
+//!
+//! Tables, all bytes to bytes; keys and values are described where they are written:
+//!
+//! | table | key | value | written by |
+//! |---|---|---|---|
+//! | frames | offset key | lines and a head | `broker::append` |
+//! | ends | shard key | next offset, bytes ever | `broker::append` |
+//! | progress | shard key | epoch, low mark, ranges | `broker::progress` |
+//! | prepared, journal | offset key | batch row | `batch::journal` |
+//! | workers | worker name | totals | `batch::journal` |
+//! | idempotency, idempotency_order | key / number | first answer / key | `broker::embedded` |
+//! | meta | name | identity, counters | several |
+//!
+//! Every commit is synced: no NOSYNC, NOMETASYNC or WRITEMAP. One thread per process commits, and
+//! groups all that waits into one transaction; the commit in progress is the linger.
+//!
+//! **A failure to sync is final.** The kernel may have dropped what it could not write, so nothing
+//! after it can be trusted: the state is poisoned, every later call is refused, and the process
+//! stops with the reason. Running out of space is not that: the transaction aborts, and work goes
+//! on when there is space.
+
+mod committer;
+mod guard;
+mod space;
+
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use heed::types::Bytes;
+use heed::{Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+
+pub use committer::Job;
+pub use guard::GuardError;
+
+/// The layout of everything stored; another number is refused.
+const FORMAT: u32 = 1;
+/// Reader slots, fixed by whoever creates the lock file. A slot is one thread that has read.
+const READERS_MAX: u32 = 4096;
+/// A bytes-to-bytes table.
+pub type Table = Database<Bytes, Bytes>;
+/// A short look at one committed moment.
+pub type ReadTxn<'a> = RoTxn<'a, WithTls>;
+
+/// The tables of the environment.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "named and described in the module's table")]
+pub struct Tables {
+    pub frames: Table,
+    pub ends: Table,
+    pub progress: Table,
+    pub prepared: Table,
+    pub journal: Table,
+    pub workers: Table,
+    pub idempotency: Table,
+    pub idempotency_order: Table,
+    pub meta: Table,
+}
+
+/// Why the environment could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory can't be made or used.
+    #[error("state directory {path}: {source}; set STATE_DIR to a directory you may write to")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The directory may not be used from here.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// LMDB refused it.
+    #[error("state environment in {path}: {source}")]
+    Environment {
+        /// The directory.
+        path: PathBuf,
+        /// What LMDB said.
+        source: heed::Error,
+    },
+    /// Written by another version.
+    #[error(
+        "state directory {path} has format {found}; this version reads format {FORMAT}: \
+         use the version that wrote it, or another STATE_DIR"
+    )]
+    Format {
+        /// The directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+}
+
+/// Why a read or a commit did not happen. Nothing of a failed commit is stored, unless it says so.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StateError {
+    /// The map is full (`STATE_MAP_BYTES`).
+    #[error("the state map is full; it drains by itself, or raise STATE_MAP_BYTES")]
+    MapFull,
+    /// The file system is full, or nearly.
+    #[error("no space left for the state directory: {0}")]
+    NoSpace(String),
+    /// A sync failed earlier, or LMDB found damage: the outcome of what ran then is unknown.
+    #[error("the state environment can no longer be trusted: {0}")]
+    Poisoned(String),
+    /// The committer has ended, since the process stops.
+    #[error("the process is stopping")]
+    Stopped,
+    /// A stored value has not the shape it was written in.
+    #[error("damaged state: {0}")]
+    Damaged(String),
+    /// A read failed.
+    #[error("state environment: {0}")]
+    Lmdb(String),
+}
+
+impl StateError {
+    /// Whether the same work may succeed later, when there is space.
+    #[must_use]
+    pub const fn is_space(&self) -> bool {
+        matches!(self, Self::MapFull | Self::NoSpace(_))
+    }
+}
+
+impl From<heed::Error> for StateError {
+    fn from(error: heed::Error) -> Self {
+        const NO_SPACE: [i32; 2] =
+            [rustix::io::Errno::NOSPC.raw_os_error(), rustix::io::Errno::DQUOT.raw_os_error()];
+        match &error {
+            heed::Error::Mdb(heed::MdbError::MapFull) => Self::MapFull,
+            heed::Error::Mdb(heed::MdbError::Other(code)) if NO_SPACE.contains(code) => {
+                Self::NoSpace(error.to_string())
+            }
+            heed::Error::Io(io) if io.raw_os_error().is_some_and(|c| NO_SPACE.contains(&c)) => {
+                Self::NoSpace(io.to_string())
+            }
+            _ => Self::Lmdb(error.to_string()),
+        }
+    }
+}
+
+/// What to open, and whom to tell when it can no longer be trusted.
+pub struct StateOptions {
+    /// The state directory; made if absent.
+    pub dir: PathBuf,
+    /// The most the map may grow to, in bytes. Address space, not disk: the file is sparse.
+    pub map_bytes: usize,
+    /// Free disk below which publishing stops, in bytes; `None`: the smaller of 256 MiB and 5 %.
+    pub low_water_bytes: Option<u64>,
+    /// Called once, with the reason, when a sync has failed.
+    pub on_poison: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl std::fmt::Debug for StateOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateOptions").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// The open environment; clones share it.
+#[derive(Debug, Clone)]
+pub struct State {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    // Dropped in this order: the committer ends before the environment closes.
+    committer: committer::Committer,
+    core: Arc<Core>,
+}
+
+/// What the committer thread shares with everybody else.
+pub(crate) struct Core {
+    env: Env,
+    tables: Tables,
+    dir: PathBuf,
+    identity: String,
+    space: space::Space,
+    poison: OnceLock<String>,
+    on_poison: Box<dyn Fn(&str) + Send + Sync>,
+    writer_file: File,
+    /// Milliseconds after `started_at` since when the committer waits for the write lock, plus 1.
+    waiting_since_ms: AtomicU64,
+    started_at: Instant,
+    commits: AtomicU64,
+    _guard: guard::NamespaceGuard,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// A write transaction with the tables at hand.
+pub struct WriteTxn<'a> {
+    /// The transaction.
+    pub txn: RwTxn<'a>,
+    /// The tables.
+    pub tables: Tables,
+}
+
+impl std::fmt::Debug for WriteTxn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteTxn").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Opens the environment, making it if it is not there, and starts its committer.
+    ///
+    /// # Errors
+    /// The directory cannot be used, is used from another PID namespace, lies on a network file
+    /// system, or was written by another version.
+    pub fn open(options: StateOptions) -> Result<Self, OpenError> {
+        let core = Arc::new(Core::open(options)?);
+        let committer = committer::Committer::start(Arc::clone(&core))
+            .map_err(|source| OpenError::Directory { path: core.dir.clone(), source })?;
+        Ok(Self { inner: Arc::new(Inner { committer, core }) })
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.core.dir
+    }
+
+    /// What tells this environment from every other: 32 hexadecimal digits.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.inner.core.identity
+    }
+
+    /// The tables.
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        self.inner.core.tables
+    }
+
+    /// Starts a read. Keep it short: pages freed meanwhile cannot be used again.
+    ///
+    /// # Errors
+    /// The environment is poisoned, or all reader slots are taken.
+    pub fn read(&self) -> Result<ReadTxn<'_>, StateError> {
+        self.inner.core.check_poison()?;
+        Ok(self.inner.core.env.read_txn()?)
+    }
+
+    /// Hands a job to the committer; waits while its queue is full.
+    pub fn submit(&self, job: Box<dyn Job>) {
+        self.inner.committer.submit(job);
+    }
+
+    /// Hands a job to the committer, or gives it back when the queue is full.
+    ///
+    /// # Errors
+    /// The job, unsettled.
+    pub fn try_submit(&self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
+        self.inner.committer.try_submit(job)
+    }
+
+    /// Runs `work` in the next commit and waits for it. `work` may run again after an abort.
+    ///
+    /// # Errors
+    /// What `work` refused, or why it is not committed.
+    pub fn commit<T, F>(&self, work: F) -> Result<T, StateError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, StateError> + Send + 'static,
+    {
+        committer::commit_and_wait(self, work)
+    }
+
+    /// Whether there is room to publish: the map's reserve and the disk's low-water mark.
+    ///
+    /// # Errors
+    /// [`StateError::MapFull`] or [`StateError::NoSpace`].
+    pub fn room_to_publish(&self) -> Result<(), StateError> {
+        self.inner.core.space.check(&self.inner.core.env)
+    }
+
+    /// How full it is: bytes in use and the most there may be.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn used_bytes(&self) -> Result<(u64, u64), StateError> {
+        self.inner.core.space.used(&self.inner.core.env)
+    }
+
+    /// Commits synced by this process since it started.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.inner.core.commits.load(Ordering::Relaxed)
+    }
+
+    /// How long the committer has waited for the write lock, and the process that took it last.
+    #[must_use]
+    pub fn write_lock_wait(&self) -> Option<(Duration, u32)> {
+        let core = &self.inner.core;
+        let since_ms = core.waiting_since_ms.load(Ordering::Relaxed).checked_sub(1)?;
+        let waited = core.started_at.elapsed().saturating_sub(Duration::from_millis(since_ms));
+        let mut pid = [0; 4];
+        core.writer_file.read_exact_at(&mut pid, 0).ok()?;
+        Some((waited, u32::from_le_bytes(pid)))
+    }
+}
+
+impl Core {
+    fn open(options: StateOptions) -> Result<Self, OpenError> {
+        let dir = options.dir;
+        let unusable = |source| OpenError::Directory { path: dir.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(unusable)?;
+        let dir = dir.canonicalize().map_err(unusable)?;
+        let guard = guard::NamespaceGuard::take(&dir)?;
+        let writer_file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("writer"))
+            .map_err(unusable)?;
+        let refused = |source| OpenError::Environment { path: dir.clone(), source };
+        let env = open_environment(&dir, options.map_bytes).map_err(refused)?;
+        env.clear_stale_readers().map_err(refused)?;
+        let (tables, identity, format) = create_tables(&env).map_err(refused)?;
+        if format != FORMAT {
+            return Err(OpenError::Format { path: dir, found: format });
+        }
+        Ok(Self {
+            space: space::Space::new(dir.clone(), &env, options.low_water_bytes),
+            env,
+            tables,
+            dir,
+            identity,
+            poison: OnceLock::new(),
+            on_poison: options.on_poison,
+            writer_file,
+            waiting_since_ms: AtomicU64::new(0),
+            started_at: Instant::now(),
+            commits: AtomicU64::new(0),
+            _guard: guard,
+        })
+    }
+
+    fn check_poison(&self) -> Result<(), StateError> {
+        self.poison.get().map_or(Ok(()), |reason| Err(StateError::Poisoned(reason.clone())))
+    }
+
+    fn poison(&self, reason: &str) -> StateError {
+        if self.poison.set(reason.to_owned()).is_ok() {
+            (self.on_poison)(reason);
+        }
+        StateError::Poisoned(reason.to_owned())
+    }
+}
+
+#[expect(unsafe_code, reason = "opening a memory map is unsafe in heed; it happens only here")]
+fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env> {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(map_bytes.next_multiple_of(64 * 1024)).max_dbs(16).max_readers(READERS_MAX);
+    // SAFETY: the map is only ever written through LMDB: the file lies in a directory of mode 0700
+    // that `guard` keeps off network file systems and to one PID namespace, so that LMDB's own
+    // locks hold, and no other code of this program opens its files.
+    unsafe { options.open(dir) }
+}
+
+fn create_tables(env: &Env) -> heed::Result<(Tables, String, u32)> {
+    let mut txn = env.write_txn()?;
+    let mut table = |name| env.create_database::<Bytes, Bytes>(&mut txn, Some(name));
+    let tables = Tables {
+        frames: table("frames")?,
+        ends: table("ends")?,
+        progress: table("progress")?,
+        prepared: table("prepared")?,
+        journal: table("journal")?,
+        workers: table("workers")?,
+        idempotency: table("idempotency")?,
+        idempotency_order: table("idempotency_order")?,
+        meta: table("meta")?,
+    };
+    let stored = tables.meta.get(&txn, b"format")?.map(<[u8]>::to_vec);
+    let format = match stored {
+        Some(bytes) => bytes.try_into().map_or(0, u32::from_be_bytes),
+        None => {
+            tables.meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?;
+            FORMAT
+        }
+    };
+    let identity = match tables.meta.get(&txn, b"identity")? {
+        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        None => {
+            let identity = uuid::Uuid::new_v4().simple().to_string();
+            tables.meta.put(&mut txn, b"identity", identity.as_bytes())?;
+            identity
+        }
+    };
+    txn.commit()?;
+    Ok((tables, identity, format))
+}

@@ -1,0 +1,93 @@
+//! Room to publish: what is left of the map above its reserve, and of the disk above low water.
+//!
+//! Consuming also writes (journal rows, marks), so publishers stop while there is a reserve left
+//! for it: draining always can go on, and by draining the room comes back.
+
+use std::path::PathBuf;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use heed::Env;
+
+use super::StateError;
+
+/// The part of the map that publishers leave, at least.
+const RESERVE_FRACTION: u64 = 16;
+const RESERVE_MAX_BYTES: u64 = 256 * 1024 * 1024;
+const LOW_WATER_MAX_BYTES: u64 = 256 * 1024 * 1024;
+const LOW_WATER_FRACTION: u64 = 20;
+/// How long an answer about the disk or a nearly full map is good for.
+const FRESH: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(super) struct Space {
+    dir: PathBuf,
+    map_bytes: u64,
+    page_bytes: u64,
+    low_water_bytes: Option<u64>,
+    checked: Mutex<Option<(Instant, Result<(), StateError>)>>,
+}
+
+impl Space {
+    pub(super) fn new(dir: PathBuf, env: &Env, low_water_bytes: Option<u64>) -> Self {
+        Self {
+            dir,
+            map_bytes: env.info().map_size as u64,
+            page_bytes: u64::from(env.stat().page_size),
+            low_water_bytes,
+            checked: Mutex::new(None),
+        }
+    }
+
+    fn reserve_bytes(&self) -> u64 {
+        (self.map_bytes / RESERVE_FRACTION).min(RESERVE_MAX_BYTES)
+    }
+
+    /// Bytes in use and the most there may be. Cheap while the file has never been nearly full.
+    pub(super) fn used(&self, env: &Env) -> Result<(u64, u64), StateError> {
+        let high_bytes = (env.info().last_page_number as u64 + 1) * self.page_bytes;
+        let used = if high_bytes + 2 * self.reserve_bytes() < self.map_bytes {
+            high_bytes
+        } else {
+            // Pages once used and free again count as room.
+            env.non_free_pages_size()?
+        };
+        Ok((used, self.map_bytes))
+    }
+
+    pub(super) fn check(&self, env: &Env) -> Result<(), StateError> {
+        let now = Instant::now();
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, answer)) = checked.as_ref()
+            && now.saturating_duration_since(*at) < FRESH
+        {
+            return answer.clone();
+        }
+        let answer = self.check_map(env).and_then(|()| self.check_disk());
+        *checked = Some((now, answer.clone()));
+        answer
+    }
+
+    fn check_map(&self, env: &Env) -> Result<(), StateError> {
+        let (used, most) = self.used(env)?;
+        if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
+    }
+
+    fn check_disk(&self) -> Result<(), StateError> {
+        let disk = rustix::fs::statvfs(&self.dir)
+            .map_err(|error| StateError::Lmdb(format!("{}: {error}", self.dir.display())))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let low_water = self
+            .low_water_bytes
+            .unwrap_or_else(|| LOW_WATER_MAX_BYTES.min(total / LOW_WATER_FRACTION));
+        if free < low_water {
+            let dir = self.dir.display();
+            return Err(StateError::NoSpace(format!(
+                "{dir} has {free} bytes free, below the low-water mark of {low_water}"
+            )));
+        }
+        Ok(())
+    }
+}
