@@ -98,6 +98,18 @@ pub fn parse_final(file_name: &str) -> Option<(u64, WorkerName)> {
     Some((number.parse().ok().filter(|_| digits)?, worker.parse().ok()?))
 }
 
+/// Whether `name` in `folder` is one of the folders that batch files are put into.
+#[must_use]
+pub fn is_folder(folder: &Path, name: &str) -> bool {
+    let folder = folder.strip_prefix(DEAD).unwrap_or(folder);
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    match folder.iter().count() {
+        0 => name == DEAD || (name.len() >= 10 && digits(name)),
+        1 => name.len() == 2 && digits(name),
+        _ => false,
+    }
+}
+
 /// The staging folder of a shard, relative to the output directory.
 #[must_use]
 pub fn staging_dir(key: ShardKey) -> PathBuf {

@@ -108,6 +108,38 @@ pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Resul
     Ok(())
 }
 
+/// Whether `state` has an output directory.
+///
+/// # Errors
+/// A read failed.
+pub fn is_bound(state: &State) -> Result<bool, StateError> {
+    let txn = state.read()?;
+    Ok(state.tables().meta.get(&txn, BOUND)?.is_some())
+}
+
+/// Checks that `disk` (at `output`) is the output directory of `state`; changes nothing.
+///
+/// # Errors
+/// It is not, or can't be read.
+pub fn check(state: &State, disk: &dyn Disk, output: &Path) -> Result<(), OutputError> {
+    let marker = read_marker(disk)
+        .map_err(|source| OutputError::Io { output: output.to_owned(), source })?;
+    let txn = state.read()?;
+    let identity = state.tables().meta.get(&txn, IDENTITY).map_err(StateError::from)?;
+    match marker {
+        Some(theirs) if identity == Some(theirs.as_bytes()) => Ok(()),
+        Some(theirs) => Err(OutputError::Foreign {
+            output: output.to_owned(),
+            state: state.dir().to_owned(),
+            theirs,
+        }),
+        None => {
+            let (output, state) = (output.to_owned(), state.dir().to_owned());
+            Err(OutputError::Unmarked { output, state })
+        }
+    }
+}
+
 fn unfinished(state: &State) -> Result<u64, StateError> {
     let txn = state.read()?;
     Ok(state.tables().prepared.len(&txn)?)

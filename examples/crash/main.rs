@@ -1,0 +1,141 @@
+//! The crash test: kills, pauses and ends the processes of the binary at random points, again and
+//! again under load, and then lets the oracle say whether every accepted message is in the files
+//! exactly once.
+//!
+//! It knows the binary from the outside only. What is drawn from the seed repeats; what the
+//! machine's timing makes of it does not, so a failing seed may need several runs.
+
+#[path = "../oracle/args.rs"]
+mod args;
+mod cycles;
+mod finish;
+#[path = "../oracle/json.rs"]
+mod json;
+mod process;
+#[path = "../oracle/random.rs"]
+mod random;
+mod world;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use args::Flags;
+use cycles::Tally;
+use finish::{Accepted, Loads};
+use random::SplitMix64;
+use world::{Options, World};
+
+const USAGE: &str = "\
+Kills the processes of the binary again and again under load and checks that nothing is lost.
+
+crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--dir DIR] [--keep]
+      [--set NAME=VALUE …]
+  --mode   server, consumer, both, up, recovery or mixed (default)
+  --dir    a new or empty directory to work in (default: one in the temporary directory)
+  --keep   keep the directory also after a success; after a failure it is always kept
+  --set    a further environment variable for the processes of the binary
+
+Example:
+  BUILD=target/x86_64-unknown-linux-gnu/release
+  crash --binary $BUILD/async-data-processor --oracle $BUILD/examples/oracle --seed 7
+
+Exit code 0: exactly once, 1: a failure (with the directory and the command to repeat), 2: usage.
+";
+
+fn main() -> ExitCode {
+    let valued = ["--binary", "--oracle", "--seed", "--cycles", "--mode", "--dir", "--set"];
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help") {
+        return say(&mut std::io::stdout(), USAGE, 0);
+    }
+    let options = Flags::parse(words, &valued, &["--keep"]).and_then(|flags| Options::read(&flags));
+    let mut world = match options.and_then(World::new) {
+        Ok(world) => world,
+        Err(error) => return say(&mut std::io::stderr(), &format!("crash: {error}\n{USAGE}"), 2),
+    };
+    let started_at = Instant::now();
+    let mut tally = Tally::default();
+    match test(&mut world, &mut tally) {
+        Ok((accepted, report)) => {
+            let removed = if world.options.keep { Ok(()) } else { world.remove() };
+            let seconds = started_at.elapsed().as_secs_f64();
+            let text = success(&world, &tally, &accepted, &report, seconds);
+            match (text, removed) {
+                (Ok(text), Ok(())) => say(&mut std::io::stdout(), &text, 0),
+                (Err(error), _) | (_, Err(error)) => say(&mut std::io::stderr(), &error, 1),
+            }
+        }
+        Err(error) => {
+            let text = failure(&world, &error);
+            // The processes end with the world, before anyone looks at the directory.
+            drop(world);
+            say(&mut std::io::stderr(), &text, 1)
+        }
+    }
+}
+
+fn test(world: &mut World, tally: &mut Tally) -> Result<(Accepted, String), String> {
+    let mut random = SplitMix64::new(world.options.seed, 0);
+    let mut loads = Loads::start(world)?;
+    cycles::run(world, &mut random, tally)?;
+    finish::run(world, &mut loads)
+}
+
+fn success(
+    world: &World,
+    tally: &Tally,
+    accepted: &Accepted,
+    report: &str,
+    seconds: f64,
+) -> Result<String, String> {
+    let cycles = world.options.cycles;
+    let numbers = [
+        ("seed", world.options.seed),
+        ("cycles", cycles),
+        ("killed_server", tally.killed_server),
+        ("killed_consumer", tally.killed_consumer),
+        ("killed_up", tally.killed_up),
+        ("killed_within_60_ms", tally.killed_young),
+        ("paused", tally.paused),
+        ("terminated", tally.terminated),
+        ("terminated_before_ready", tally.terminated_early),
+        ("accepted_requests", accepted.requests),
+        ("accepted_entries", accepted.entries),
+        ("unknown_requests", accepted.unknown_requests),
+        ("files", finish::number(report, "files")?),
+        ("recovered", finish::number(report, "recovered")?),
+        ("lost", finish::number(report, "lost")?),
+        ("duplicated", finish::number(report, "duplicated")?),
+    ];
+    let mut text = format!("{{\"mode\":\"{:?}\"", world.options.mode).to_lowercase();
+    for (name, number) in numbers {
+        text += &format!(",\"{name}\":{number}");
+    }
+    let rate = 3.0 / cycles as f64;
+    text += &format!(",\"seconds\":{seconds:.1}");
+    text += &format!(",\"bound\":\"bounds the failure rate at 3/{cycles} = {rate:.4} (95 %)\"}}");
+    Ok(text)
+}
+
+fn failure(world: &World, error: &str) -> String {
+    let mut words = std::env::args();
+    let mut repeat = String::new();
+    while let Some(word) = words.next() {
+        if word == "--dir" {
+            // The directory must be empty, and this one is kept.
+            words.next();
+        } else {
+            repeat += &format!(" {word}");
+        }
+    }
+    let (seed, directory) = (world.options.seed, world.directory.display());
+    format!("FAILED: {error}\nseed {seed}, everything is in {directory}\nagain:{repeat}")
+}
+
+fn say(to: &mut dyn Write, text: &str, code: u8) -> ExitCode {
+    match writeln!(to, "{}", text.trim_end()) {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::from(code.max(1)),
+    }
+}

@@ -1,0 +1,292 @@
+//! The world of one crash test: its directory, port and settings, and the processes in it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::args::Flags;
+use crate::process::{Process, leashed};
+use crate::random::SplitMix64;
+
+const HEALTH_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Which processes are the victims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Server,
+    Consumer,
+    /// Both at once, every time.
+    Both,
+    /// One process that is both.
+    Up,
+    /// Any of the two, always within the first 60 ms, while it recovers.
+    Recovery,
+    /// Everything in turn.
+    Mixed,
+}
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "server" => Self::Server,
+            "consumer" => Self::Consumer,
+            "both" => Self::Both,
+            "up" => Self::Up,
+            "recovery" => Self::Recovery,
+            "mixed" => Self::Mixed,
+            _ => return Err(format!("--mode {text:?} is none")),
+        })
+    }
+}
+
+/// The settings that hold for a number of cycles; every segment has others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// One process (`up`) instead of two.
+    pub(crate) is_up: bool,
+    shards: u32,
+    /// Every message a batch of its own, if it comes alone.
+    has_small_batches: bool,
+}
+
+impl Segment {
+    /// The settings of segment `number`, counted from 0.
+    pub(crate) fn new(number: u64, mode: Mode) -> Self {
+        let shards = match number % 3 {
+            0 => 5,
+            1 => 3,
+            _ => 7,
+        };
+        let is_up = mode == Mode::Up || (mode == Mode::Mixed && number % 4 == 1);
+        Self { is_up, shards, has_small_batches: number.is_multiple_of(2) }
+    }
+}
+
+/// What the command line asks for.
+pub(crate) struct Options {
+    pub(crate) binary: PathBuf,
+    pub(crate) oracle: PathBuf,
+    pub(crate) seed: u64,
+    pub(crate) cycles: u64,
+    pub(crate) mode: Mode,
+    pub(crate) keep: bool,
+    directory: PathBuf,
+    /// Further environment variables for the processes.
+    variables: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Checks the flags.
+    pub(crate) fn read(flags: &Flags) -> Result<Self, String> {
+        let file = |name: &str| {
+            let path = flags.required(name)?;
+            // Absolute: the processes run in the test's directory.
+            fs::canonicalize(path).map_err(|error| format!("{name} {path}: {error}"))
+        };
+        let seed = flags.number("--seed", 1)?;
+        let fallback = std::env::temp_dir().join(format!("crash-{seed}-{}", std::process::id()));
+        let variables = flags.all("--set").into_iter().map(|pair| {
+            let (name, value) = pair.split_once('=').ok_or("--set needs NAME=VALUE")?;
+            Ok((name.to_owned(), value.to_owned()))
+        });
+        Ok(Self {
+            binary: file("--binary")?,
+            oracle: file("--oracle")?,
+            seed,
+            cycles: flags.number("--cycles", 200)?.max(1),
+            mode: Mode::parse(flags.all("--mode").last().unwrap_or(&"mixed"))?,
+            keep: flags.has("--keep"),
+            directory: flags.all("--dir").last().map_or(fallback, PathBuf::from),
+            variables: variables.collect::<Result<_, &str>>()?,
+        })
+    }
+}
+
+/// The directory with everything in it, and the processes under test.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) directory: PathBuf,
+    port: u16,
+    segment: Segment,
+    /// The processes under test with their commands: two, or one in an `up` segment.
+    running: Vec<(&'static str, Process)>,
+}
+
+impl World {
+    /// Makes the directory, which must be new or empty, and chooses a port.
+    pub(crate) fn new(options: Options) -> Result<Self, String> {
+        let place = |error: std::io::Error| format!("{}: {error}", options.directory.display());
+        fs::create_dir_all(&options.directory).map_err(place)?;
+        let directory = fs::canonicalize(&options.directory).map_err(place)?;
+        if fs::read_dir(&directory).map_err(place)?.next().is_some() {
+            return Err(format!("{} is not empty", directory.display()));
+        }
+        for name in ["state", "output"] {
+            fs::create_dir(directory.join(name)).map_err(place)?;
+        }
+        let segment = Segment::new(0, options.mode);
+        Ok(Self { options, directory, port: free_port()?, segment, running: Vec::new() })
+    }
+
+    /// Runs `command` of the binary with the settings of the segment and nothing else from here.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = leashed(&self.options.binary);
+        command.args(arguments).current_dir(&self.directory).env_clear();
+        for name in ["PATH", "TMPDIR", "RUST_BACKTRACE", "RUST_LOG"] {
+            command.envs(std::env::var_os(name).map(|value| (OsString::from(name), value)));
+        }
+        command
+            .env("HOME", &self.directory)
+            .env("STATE_DIR", self.directory.join("state"))
+            .env("DATA_OUTPUT_DIR", self.output())
+            .env("HOST", "127.0.0.1")
+            .env("PORT", self.port.to_string())
+            .env("SHARDS_COUNT", self.segment.shards.to_string())
+            .env("FILES_PER_SECOND", "0");
+        if self.segment.has_small_batches {
+            command.env("BATCH_MIN", "1");
+        }
+        command.envs(self.options.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Where the processes write the files.
+    pub(crate) fn output(&self) -> PathBuf {
+        self.directory.join("output")
+    }
+
+    /// The log of the processes with this name.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.log"))
+    }
+
+    /// The address to publish to.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the processes of `segment`; none may be running.
+    pub(crate) fn start(&mut self, segment: Segment) -> Result<(), String> {
+        self.segment = segment;
+        let names: &[_] = if segment.is_up { &["up"] } else { &["server", "message-consumer"] };
+        for &name in names {
+            let process = self.spawn(name)?;
+            self.running.push((name, process));
+        }
+        Ok(())
+    }
+
+    /// Starts the named process anew, in the place of one that ended.
+    pub(crate) fn restart(&mut self, name: &'static str) -> Result<(), String> {
+        let process = self.spawn(name)?;
+        self.running.retain(|(running, _)| *running != name);
+        self.running.push((name, process));
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str) -> Result<Process, String> {
+        Process::start(name, &mut self.command(&[name]), &self.log(name), None)
+    }
+
+    /// The running process with this name.
+    pub(crate) fn process(&mut self, name: &str) -> Result<&mut Process, String> {
+        let found = self.running.iter_mut().find(|(running, _)| *running == name);
+        found.map(|(_, process)| process).ok_or_else(|| format!("{name} is not running"))
+    }
+
+    /// The processes under test.
+    pub(crate) fn processes(&mut self) -> impl Iterator<Item = (&'static str, &mut Process)> {
+        self.running.iter_mut().map(|(name, process)| (*name, process))
+    }
+
+    /// Forgets the processes, all of which ended.
+    pub(crate) fn clear(&mut self) {
+        self.running.clear();
+    }
+
+    /// Waits until the server answers `GET /health` with 200.
+    pub(crate) fn wait_until_healthy(&mut self) -> Result<(), String> {
+        let since = Instant::now();
+        while !is_healthy(self.port) {
+            for (_, process) in self.processes() {
+                process.check_alive()?;
+            }
+            if since.elapsed() > HEALTH_PATIENCE {
+                let mut what = "GET /health is not answered 200 after 20 s".to_owned();
+                for (_, process) in self.processes() {
+                    what += &format!("\n{}", process.log_tail());
+                }
+                return Err(what);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Removes the directory.
+    pub(crate) fn remove(&self) -> Result<(), String> {
+        fs::remove_dir_all(&self.directory).map_err(|error| error.to_string())
+    }
+
+    /// A path in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+fn is_healthy(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let patience = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        let head = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(status.starts_with(b"HTTP/1.") && status.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
+}
+
+/// A free loopback port outside the range from which the kernel takes the client side's ports: one
+/// of those could be lent to another connection just while the server is down.
+fn free_port() -> Result<u16, String> {
+    let mut random = SplitMix64::new(u64::from(std::process::id()), 0);
+    let range = fs::read_to_string(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
+    let range = range.unwrap_or_default();
+    let mut limits = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    let (low, high) = (limits.next().unwrap_or(32_768), limits.next().unwrap_or(60_999));
+    for _ in 0..1000 {
+        let port = random.between(10_000, 32_000);
+        if (low..=high).contains(&port) {
+            continue;
+        }
+        let port = u16::try_from(port).map_err(|error| error.to_string())?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port between 10000 and 32000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mode, Segment};
+
+    #[test]
+    fn every_combination_of_settings_is_met() {
+        let segments: Vec<_> = (0..12).map(|number| Segment::new(number, Mode::Mixed)).collect();
+        for shards in [3, 5, 7] {
+            assert!(segments.iter().any(|segment| segment.shards == shards && segment.is_up));
+            assert!(segments.iter().any(|segment| segment.shards == shards && !segment.is_up));
+        }
+        assert!(segments.iter().any(|segment| segment.is_up && !segment.has_small_batches));
+        assert!(!Segment::new(1, Mode::Recovery).is_up);
+        assert!(Segment::new(0, Mode::Up).is_up);
+    }
+}

@@ -1,0 +1,78 @@
+//! The oracle: judges from the outside whether every accepted message is in the files exactly once.
+//!
+//! It shares no code with the program, so that no mistake can hide on both sides. `oracle load`
+//! publishes entries with unique ids and keeps a synced ledger of what it sent and what was
+//! answered; `oracle check` compares ledgers with files: lost, duplicated, unexpected, torn and
+//! damaged are failures. It works against anything that takes `POST /message` and writes JSON
+//! lines.
+
+mod args;
+mod book;
+mod check;
+mod entry;
+mod http;
+mod json;
+mod ledger;
+mod load;
+mod names;
+mod random;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use args::Flags;
+
+const USAGE: &str = "\
+Judges from the outside whether every accepted message is in the files exactly once.
+
+oracle load --url http://HOST:PORT --ledger FILE [--seed 1] [--connections 4] [--entries 20]
+            [--requests N] [--seconds S] [--stop-file PATH] [--keys] [--rate-pause-ms M]
+  Publishes requests of 1 to --entries entries until N requests were sent, S seconds have passed or
+  PATH exists, whichever is first. --keys: each request has an Idempotency-Key and is repeated
+  until its outcome is known. Prints a JSON summary; 0: done, 1: an answer named a wrong count.
+
+oracle check --ledger FILE [--ledger FILE …] --output DIR [--output DIR …] [--allow-waiting]
+  Compares ledgers and files. --allow-waiting: accepted entries may not be in the files yet.
+  Prints a JSON report; 0: nothing lost, duplicated, unexpected, torn or damaged, 1: something.
+
+Examples:
+  oracle load --url http://127.0.0.1:8080 --ledger /tmp/ledger --seconds 10
+  oracle check --ledger /tmp/ledger --output ./data_dump
+
+Exit code 2: usage, or the check could not be made.
+";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let result = match words.next().as_deref() {
+        Some("load") => {
+            let valued = [
+                "--url",
+                "--ledger",
+                "--seed",
+                "--connections",
+                "--requests",
+                "--seconds",
+                "--entries",
+                "--rate-pause-ms",
+                "--stop-file",
+            ];
+            Flags::parse(words, &valued, &["--keys"]).and_then(|flags| load::run(&flags))
+        }
+        Some("check") => Flags::parse(words, &["--ledger", "--output"], &["--allow-waiting"])
+            .and_then(|flags| check::run(&flags)),
+        Some("--help" | "help") => Ok((USAGE.trim_end().to_owned(), true)),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok((report, well)) => match writeln!(std::io::stdout(), "{report}") {
+            Ok(()) => ExitCode::from(u8::from(!well)),
+            Err(_) => ExitCode::from(2),
+        },
+        Err(error) => {
+            // With stderr gone as well there is nobody left to tell.
+            writeln!(std::io::stderr(), "oracle: {error}").ok();
+            ExitCode::from(2)
+        }
+    }
+}

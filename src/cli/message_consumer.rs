@@ -1,0 +1,76 @@
+//! `message-consumer`: brings waiting messages into files, exactly once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+
+use super::exit::{Exit, Failure, OrExit};
+use super::process::{self, Process};
+use super::settings::{BatchSettings, ConsumerCommand, ShardSettings};
+use crate::batch::disk::OutputDir;
+use crate::rooms::messages::consume::{ConsumeError, Consumer};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  async-data-processor message-consumer
+  DATA_OUTPUT_DIR=/srv/messages async-data-processor message-consumer --workers-count 2
+  async-data-processor message-consumer --batch-min 1 --files-per-second 0   # a file at once";
+
+pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
+    let ConsumerCommand { state, process, shards, batch } = settings;
+    process::run("message-consumer", &state, &process, async |process| {
+        consume(process, &shards, &batch).await
+    })
+}
+
+/// Consumes until the process stops.
+pub(super) async fn consume(
+    process: Process,
+    shards: &ShardSettings,
+    batch: &BatchSettings,
+) -> Result<(), Failure> {
+    let problems = batch.problems();
+    if !problems.is_empty() {
+        return Err(super::server::all(problems));
+    }
+    let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let consumer = Consumer {
+        output: disk.path().to_owned(),
+        disk: Arc::new(disk),
+        state: process.state,
+        clock: process.clock,
+        life: process.life,
+        settings: batch.consumer(shards.count()),
+    };
+    let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
+    ended.context("the consumer").or_exit(Exit::Software)?.map_err(|error| {
+        let exit = match &error {
+            ConsumeError::Output(_) => Exit::CannotCreate,
+            ConsumeError::Recovery(_) | ConsumeError::State(_) | ConsumeError::Io { .. } => {
+                Exit::Io
+            }
+        };
+        Failure::new(exit, error)
+    })
+}
+
+/// Opens the output directory; makes it, unless one was used before: then it has gone missing.
+fn open_output(process: &Process, path: &Path) -> Result<OutputDir, Failure> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let shown = absolute.display();
+    let state_dir = process.state.dir().display();
+    let known = crate::batch::output::is_bound(&process.state).or_exit(Exit::Io)?;
+    if known && !absolute.exists() {
+        let error = anyhow!(
+            "output directory {shown} is not there, but state directory {state_dir} has written \
+             to one. Is a disk not mounted? Set DATA_OUTPUT_DIR to where it is now, or make the \
+             directory and pass --adopt-output-dir to go on in a new one"
+        );
+        return Err(Failure::new(Exit::CannotCreate, error));
+    }
+    let advice = "set DATA_OUTPUT_DIR to a directory you may write to";
+    let context = || format!("output directory {shown}: {advice}");
+    std::fs::create_dir_all(&absolute).with_context(context).or_exit(Exit::CannotCreate)?;
+    OutputDir::open(&absolute).with_context(context).or_exit(Exit::CannotCreate)
+}

@@ -1,0 +1,90 @@
+//! The command line: the composition root. One file per command; settings, exit codes, logging.
+//!
+//! Results go to stdout, everything else to stderr. Here alone the parts are put together, so here
+//! alone a backend is named.
+
+mod config;
+mod exit;
+mod history;
+mod logging;
+mod message_consumer;
+mod process;
+mod publish;
+mod server;
+mod settings;
+mod settings_file;
+mod up;
+mod verify;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+
+/// Lands timestamped messages in files, exactly once, with nothing else to install.
+#[derive(Debug, Parser)]
+#[command(
+    name = "async-data-processor",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = exit::HELP
+)]
+struct Cli {
+    /// Settings file (TOML); a flag or an environment variable goes before it.
+    #[arg(long, env = "CONFIG", global = true, value_name = "FILE")]
+    config: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes messages over HTTP and stores them durably.
+    #[command(after_help = server::EXAMPLES)]
+    Server(settings::ServerSettings),
+    /// Brings waiting messages into files, exactly once.
+    #[command(after_help = message_consumer::EXAMPLES)]
+    MessageConsumer(settings::ConsumerCommand),
+    /// Runs server and message-consumer in one process: the quickest start.
+    #[command(after_help = up::EXAMPLES)]
+    Up(settings::UpSettings),
+    /// Stores entries from stdin, one JSON object per line.
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(publish::PublishCommand),
+    /// Checks that every accepted message is in a file, waiting, or dead.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyCommand),
+    /// Shows what each worker has done, ever.
+    #[command(after_help = history::EXAMPLES)]
+    History(history::HistoryCommand),
+    /// Checks the settings without starting anything.
+    Config(config::ConfigCommand),
+}
+
+/// Reads the command line and runs the command.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    let command = match settings_file::with_defaults(Cli::command()) {
+        Ok(command) => command,
+        Err(failure) => return failure.report(),
+    };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        // Help and version are answers, not errors; clap knows which stream and which code.
+        Err(error) => error.exit(),
+    };
+    let outcome = match cli.command {
+        Command::Server(settings) => server::run(settings),
+        Command::MessageConsumer(settings) => message_consumer::run(settings),
+        Command::Up(settings) => up::run(settings),
+        Command::Publish(command) => publish::run(&command),
+        Command::Verify(command) => verify::run(&command),
+        Command::History(command) => history::run(&command),
+        Command::Config(command) => config::run(&command, Cli::command()),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,114 @@
+//! A long-running command from start to end: signals, state, parts, drain with a deadline.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::exit::{Exit, Failure, OrExit};
+use super::settings::{ProcessSettings, StateSettings};
+use crate::clock::{Clock, SystemClock};
+use crate::service::Lifecycle;
+use crate::state::{OpenError, State};
+
+/// What every part is given.
+#[derive(Clone)]
+pub(super) struct Process {
+    pub(super) state: State,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) life: Lifecycle,
+    /// The deadline of a stop.
+    pub(super) shutdown: Duration,
+}
+
+/// Runs `parts` until they end, which they do when the process is asked to stop.
+pub(super) fn run<F, R>(
+    name: &'static str,
+    state: &StateSettings,
+    process: &ProcessSettings,
+    parts: F,
+) -> Result<Exit, Failure>
+where
+    F: FnOnce(Process) -> R,
+    R: Future<Output = Result<(), Failure>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+        .or_exit(Exit::Unavailable)?;
+    let life = Lifecycle::new();
+    let shutdown = Duration::from_secs(process.shutdown_seconds);
+    // First of all: from here on a signal is a request to stop and not a death.
+    runtime.block_on(async { watch_signals(&life, shutdown) })?;
+    super::logging::start(&state.log)?;
+    let state = open_state(state, &life)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
+        state_dir = %state.dir().display(), "{name} starts"
+    );
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let process = Process { state, clock, life: life.clone(), shutdown };
+    let outcome = runtime.block_on(parts(process));
+    life.stop();
+    // Whatever still holds the state environment ends with the runtime; then it is closed.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome?;
+    match life.failure() {
+        Some(reason) => Err(Failure::new(Exit::Io, anyhow!(reason))),
+        None => {
+            tracing::info!("{name} has ended: everything taken is stored");
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Opens the state environment of a command; a failed sync stops `life`.
+pub(super) fn open_state(settings: &StateSettings, life: &Lifecycle) -> Result<State, Failure> {
+    let life = life.clone();
+    let options = settings.options(Box::new(move |reason| life.fail(reason)));
+    State::open(options).map_err(|error| {
+        let exit = match &error {
+            OpenError::Directory { .. } | OpenError::Environment { .. } => Exit::CannotCreate,
+            OpenError::Guard(_) | OpenError::Format { .. } => Exit::Config,
+        };
+        Failure::new(exit, error)
+    })
+}
+
+/// The first signal stops, the second ends at once; so does the deadline.
+fn watch_signals(life: &Lifecycle, shutdown: Duration) -> Result<(), Failure> {
+    let install =
+        |kind| signal(kind).context("installing a signal handler").or_exit(Exit::Software);
+    let mut interrupt = install(SignalKind::interrupt())?;
+    let mut terminate = install(SignalKind::terminate())?;
+    let stopping = life.clone();
+    tokio::spawn(async move {
+        let name = next_signal(&mut interrupt, &mut terminate).await;
+        tracing::info!("{name}: stopping; once more ends at once");
+        stopping.stop();
+        let name = next_signal(&mut interrupt, &mut terminate).await;
+        tracing::warn!("{name} again: ending at once; what was accepted is stored");
+        std::process::exit(Exit::Interrupted as i32);
+    });
+    let stopping = life.clone();
+    tokio::spawn(async move {
+        stopping.stopping().await;
+        tokio::time::sleep(shutdown).await;
+        tracing::error!(
+            seconds = shutdown.as_secs(),
+            "the stop takes too long: ending; what was accepted is stored, the next start goes on"
+        );
+        std::process::exit(Exit::TemporaryFailure as i32);
+    });
+    Ok(())
+}
+
+async fn next_signal(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "Ctrl-C",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}

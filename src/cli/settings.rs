@@ -1,0 +1,324 @@
+//! Every setting: flag, environment variable, key of the settings file, default, meaning.
+//!
+//! A setting's environment variable is its name in capitals, its key in the settings file the same
+//! in small letters, its flag the same with dashes. A flag goes before the environment, which goes
+//! before the file. The reference systems' variables keep their names.
+
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use ipnet::IpNet;
+
+use crate::batch::journal::JournalRetention;
+use crate::broker::embedded::KeyRetention;
+use crate::broker::take::TakePolicy;
+use crate::rooms::messages::consume::ConsumerSettings;
+use crate::shard::SHARDS_MAX;
+use crate::web::{self, CorsOrigins, ServeSettings, Tokens};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Settings of every command that opens the state directory.
+#[derive(Debug, Clone, Args)]
+pub(super) struct StateSettings {
+    /// State directory, on a local disk; all processes that work together share it.
+    #[arg(long, env = "STATE_DIR", value_name = "DIR", default_value = default_state_dir())]
+    pub(super) state_dir: PathBuf,
+    /// The most bytes that waiting messages and the journal may take up in the state directory.
+    #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 30)]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1 << 20..=1 << 46))]
+    state_map_bytes: usize,
+    /// Free disk in bytes below which no messages are taken; unset: the smaller of 256 MiB and 5 %.
+    #[arg(long, env, value_name = "BYTES")]
+    disk_low_water_bytes: Option<u64>,
+    #[command(flatten)]
+    pub(super) log: LogSettings,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogSettings {
+    /// What is logged: error, warn, info, debug, trace, or a filter such as "info,heed=debug".
+    #[arg(long, env, value_name = "FILTER", default_value = "info")]
+    pub(super) log: String,
+    /// How: auto is human on a terminal, else json.
+    #[arg(long, env, value_name = "FORMAT", default_value = "auto")]
+    pub(super) log_format: super::logging::Format,
+}
+
+/// Settings of long-running commands.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ProcessSettings {
+    /// How long a stop may take before the process ends anyway, in seconds.
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 25)]
+    pub(super) shutdown_seconds: u64,
+}
+
+/// How messages are sharded.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ShardSettings {
+    /// Number of shards; a change strands nothing.
+    #[arg(long, env, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards_count: u16,
+}
+
+/// How requests are answered.
+#[derive(Debug, Clone, Args)]
+pub(super) struct HttpSettings {
+    /// Address or name to listen on.
+    #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(super) host: String,
+    /// Port to listen on; 0 takes a free one and prints it.
+    #[arg(long, env, value_name = "PORT", default_value_t = 8080)]
+    pub(super) port: u16,
+    /// Listen on a non-loopback address without tokens or TLS.
+    #[arg(long, env)]
+    pub(super) insecure_listen: bool,
+    /// TLS certificate chain (PEM).
+    #[arg(long, env, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the TLS certificate (PEM).
+    #[arg(long, env, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// File with bearer tokens, a line each: name:scope[,scope]:token (scopes write, read, admin).
+    #[arg(long, env, value_name = "FILE")]
+    tokens_file: Option<PathBuf>,
+    /// Requests per second and token; 0 is no limit.
+    #[arg(long, env, value_name = "N", default_value_t = 0)]
+    pub(super) rate_limit: u32,
+    /// Sites elsewhere that may call, separated by commas: https://example.org
+    #[arg(long, env, value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origin: Vec<String>,
+    /// Proxies exempt from the limit of connections per address, separated by commas: 10.0.0.0/8
+    #[arg(long, env, value_name = "CIDR", value_delimiter = ',')]
+    trusted_proxies: Vec<IpNet>,
+    /// Show internal details of errors to clients.
+    #[arg(long, env)]
+    pub(super) debug_errors: bool,
+    /// How many Idempotency-Keys are kept.
+    #[arg(long, env, value_name = "N", default_value_t = 100_000)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    idempotency_keys: u64,
+    /// How long they are kept, in seconds; the smaller of the two wins.
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
+    idempotency_seconds: u64,
+}
+
+/// Where files go.
+#[derive(Debug, Clone, Args)]
+pub(super) struct OutputSettings {
+    /// Directory for the files.
+    #[arg(long, env, value_name = "DIR", default_value = "./data_dump")]
+    pub(super) data_output_dir: PathBuf,
+}
+
+/// How messages become files.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BatchSettings {
+    #[command(flatten)]
+    pub(super) output: OutputSettings,
+    /// Workers per shard.
+    #[arg(long, env, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers_count: u16,
+    /// Messages that are taken as soon as so many wait.
+    #[arg(long, env, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    batch_min: u64,
+    /// The longest that a message waits for others, in milliseconds.
+    #[arg(long, env, value_name = "MS", default_value_t = 1000)]
+    batch_linger_ms: u64,
+    /// The most messages of a file.
+    #[arg(long, env, value_name = "N", default_value_t = 10_000)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000))]
+    batch_max: u64,
+    /// The most bytes of a file; one message more may exceed it.
+    #[arg(long, env, value_name = "BYTES", default_value_t = 4 << 20)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1 << 30))]
+    batch_max_bytes: u64,
+    /// Files per second and shard in the long run, full ones aside; 0 is no limit.
+    #[arg(long, env, value_name = "RATE", default_value_t = 1.0)]
+    files_per_second: f64,
+    /// Rows of committed files that the journal keeps.
+    #[arg(long, env, value_name = "N", default_value_t = 100_000)]
+    journal_batches: u64,
+    /// How long it keeps them, in days; the smaller of the two wins.
+    #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
+    journal_days: u64,
+    /// How often the workers' history is logged, in seconds.
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    history_seconds: u64,
+    /// Go on in another output directory than the one used so far.
+    #[arg(long)]
+    adopt_output_dir: bool,
+}
+
+/// `server`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServerSettings {
+    #[command(flatten)]
+    pub(super) state: StateSettings,
+    #[command(flatten)]
+    pub(super) process: ProcessSettings,
+    #[command(flatten)]
+    pub(super) shards: ShardSettings,
+    #[command(flatten)]
+    pub(super) http: HttpSettings,
+}
+
+/// `message-consumer`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ConsumerCommand {
+    #[command(flatten)]
+    pub(super) state: StateSettings,
+    #[command(flatten)]
+    pub(super) process: ProcessSettings,
+    #[command(flatten)]
+    pub(super) shards: ShardSettings,
+    #[command(flatten)]
+    pub(super) batch: BatchSettings,
+}
+
+/// `up`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct UpSettings {
+    #[command(flatten)]
+    pub(super) state: StateSettings,
+    #[command(flatten)]
+    pub(super) process: ProcessSettings,
+    #[command(flatten)]
+    pub(super) shards: ShardSettings,
+    #[command(flatten)]
+    pub(super) http: HttpSettings,
+    #[command(flatten)]
+    pub(super) batch: BatchSettings,
+}
+
+/// `$XDG_STATE_HOME/async-data-processor`, by default beneath the home directory (XDG Base
+/// Directory Specification 0.8); for a user without a home, `/var/lib`.
+fn default_state_dir() -> OsString {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_else(|| PathBuf::from("/var/lib"));
+    base.join(env!("CARGO_PKG_NAME")).into_os_string()
+}
+
+impl StateSettings {
+    /// What opening the state environment needs; `on_poison` hears of a failed sync.
+    pub(super) fn options(
+        &self,
+        on_poison: Box<dyn Fn(&str) + Send + Sync>,
+    ) -> crate::state::StateOptions {
+        crate::state::StateOptions {
+            dir: self.state_dir.clone(),
+            map_bytes: self.state_map_bytes,
+            low_water_bytes: self.disk_low_water_bytes,
+            on_poison,
+        }
+    }
+}
+
+impl ShardSettings {
+    /// How many shards.
+    pub(super) fn count(&self) -> NonZeroU16 {
+        NonZeroU16::new(self.shards_count).unwrap_or(NonZeroU16::MIN)
+    }
+}
+
+/// What HTTP needs, with every file read and every text parsed.
+pub(super) struct CheckedHttp {
+    pub(super) tokens: Option<Tokens>,
+    pub(super) tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    pub(super) cors: CorsOrigins,
+}
+
+impl HttpSettings {
+    /// Reads the files and parses the texts; every problem there is.
+    pub(super) fn check(&self) -> Result<CheckedHttp, Vec<anyhow::Error>> {
+        let mut problems = Vec::new();
+        let mut keep = |error: anyhow::Error| problems.push(error);
+        let tokens = self.tokens().map_err(&mut keep).ok().flatten();
+        let tls = match (&self.tls_cert, &self.tls_key) {
+            (Some(chain), Some(key)) => web::load_tls(chain, key).map_err(|e| keep(e.into())).ok(),
+            _ => None,
+        };
+        let cors = CorsOrigins::parse(&self.cors_origin).map_err(|e| keep(e.into())).ok();
+        match cors {
+            Some(cors) if problems.is_empty() => Ok(CheckedHttp { tokens, tls, cors }),
+            _ => Err(problems),
+        }
+    }
+
+    fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
+        let Some(path) = &self.tokens_file else { return Ok(None) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("TOKENS_FILE {}", path.display()))?;
+        let tokens =
+            Tokens::parse(&text).with_context(|| format!("TOKENS_FILE {}", path.display()))?;
+        Ok(Some(tokens))
+    }
+
+    /// The limits of connections; a stop drains for at most `drain`.
+    pub(super) fn serve_settings(&self, drain: Duration) -> ServeSettings {
+        ServeSettings {
+            trusted_proxies: self.trusted_proxies.clone(),
+            drain_timeout: drain,
+            ..ServeSettings::default()
+        }
+    }
+
+    /// How long Idempotency-Keys are kept.
+    pub(super) fn key_retention(&self) -> KeyRetention {
+        KeyRetention {
+            keys_max: self.idempotency_keys,
+            age_ms_max: self.idempotency_seconds.saturating_mul(1000),
+        }
+    }
+}
+
+impl BatchSettings {
+    /// What does not fit together.
+    pub(super) fn problems(&self) -> Vec<anyhow::Error> {
+        let mut problems = Vec::new();
+        if self.batch_min > self.batch_max {
+            problems.push(anyhow::anyhow!(
+                "BATCH_MIN is {}, more than BATCH_MAX, which is {}",
+                self.batch_min,
+                self.batch_max
+            ));
+        }
+        if !(self.files_per_second.is_finite() && self.files_per_second >= 0.0) {
+            problems.push(anyhow::anyhow!("FILES_PER_SECOND must be 0 or a positive number"));
+        }
+        problems
+    }
+
+    /// The consumer's settings for `shards`.
+    pub(super) fn consumer(&self, shards: NonZeroU16) -> ConsumerSettings {
+        ConsumerSettings {
+            shards,
+            workers: self.workers_count,
+            policy: TakePolicy {
+                batch_min: self.batch_min,
+                batch_max: self.batch_max,
+                batch_bytes_max: self.batch_max_bytes,
+                linger: Duration::from_millis(self.batch_linger_ms),
+                files_per_second: self.files_per_second,
+            },
+            retention: JournalRetention {
+                batches_max: self.journal_batches,
+                age_ms_max: self.journal_days.saturating_mul(DAY_MS),
+            },
+            adopt_output: self.adopt_output_dir,
+            history_every: Duration::from_secs(self.history_seconds),
+        }
+    }
+}

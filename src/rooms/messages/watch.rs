@@ -1,0 +1,199 @@
+//! Whether messages get on: what `/readyz` says and `/metrics` shows of the pipeline.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::batch::journal;
+use crate::broker::append::{ShardEnd, shard_ends};
+use crate::broker::ownership::is_owned;
+use crate::broker::progress::Progress;
+use crate::broker::source::oldest_waiting_ms;
+use crate::clock::Clock;
+use crate::message::{Offset, ShardKey};
+use crate::state::{State, StateError};
+use crate::web::Readiness;
+
+/// How long messages may wait while nobody consumes their shard.
+const UNOWNED_MAX: Duration = Duration::from_secs(10);
+/// How long a shard's consumer may commit nothing while messages wait: more than a batch may take.
+const STALLED_MAX: Duration = Duration::from_secs(150);
+/// How long a process may hold the write lock.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// One shard at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ShardView {
+    key: ShardKey,
+    end: ShardEnd,
+    waiting: u64,
+    /// How long the oldest has waited.
+    age: Duration,
+    /// Changes with every commit of the shard.
+    committed: (Offset, u64),
+}
+
+/// What a shard had committed, and since when.
+type Seen = ((Offset, u64), Instant);
+
+/// Watches the pipeline of one state environment.
+#[derive(Debug)]
+pub struct Watch {
+    state: State,
+    clock: Arc<dyn Clock>,
+    /// What each shard had committed, and since when.
+    seen: Mutex<HashMap<ShardKey, Seen>>,
+}
+
+impl Watch {
+    /// A watch over `state`.
+    #[must_use]
+    pub fn new(state: State, clock: Arc<dyn Clock>) -> Self {
+        Self { state, clock, seen: Mutex::default() }
+    }
+
+    fn view(&self) -> Result<Vec<ShardView>, StateError> {
+        let tables = self.state.tables();
+        let now_ms = self.clock.wall_ms();
+        let txn = self.state.read()?;
+        let mut views = Vec::new();
+        for (key, end) in shard_ends(&txn, tables)? {
+            let progress = Progress::load(&txn, tables, key)?;
+            let waiting = progress.waiting(end.offset);
+            let oldest_ms = match waiting {
+                0 => None,
+                _ => oldest_waiting_ms(&txn, &self.state, key, progress.low)?,
+            };
+            let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
+            let committed = (progress.low, waiting.wrapping_sub(end.offset));
+            let age = Duration::from_millis(age_ms);
+            views.push(ShardView { key, end, waiting, age, committed });
+        }
+        Ok(views)
+    }
+
+    /// How long the shard has committed nothing, as far as was watched.
+    fn stalled_for(&self, view: &ShardView) -> Duration {
+        let now = self.clock.monotonic();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (committed, since) = seen.entry(view.key).or_insert((view.committed, now));
+        if *committed != view.committed || view.waiting == 0 {
+            (*committed, *since) = (view.committed, now);
+        }
+        now.saturating_duration_since(*since)
+    }
+
+    fn shard_problem(&self, view: &ShardView) -> Option<String> {
+        let stalled = self.stalled_for(view);
+        let ShardView { key, waiting, age, .. } = view;
+        if *waiting == 0 {
+            return None;
+        }
+        let owned = is_owned(self.state.dir(), *key).unwrap_or(true);
+        if !owned && *age > UNOWNED_MAX {
+            return Some(format!(
+                "{key}: {waiting} messages wait, the oldest for {} s, and nobody consumes them: \
+                 start message-consumer with the same STATE_DIR",
+                age.as_secs()
+            ));
+        }
+        (owned && stalled > STALLED_MAX).then(|| {
+            let seconds = stalled.as_secs();
+            format!("{key}: {waiting} messages wait, and none was committed for {seconds} s")
+        })
+    }
+}
+
+impl Readiness for Watch {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Err(error) = self.state.room_to_publish() {
+            problems.push(error.to_string());
+        }
+        if let Some((waited, pid)) = self.state.write_lock_wait().filter(|w| w.0 > LOCK_WAIT_MAX) {
+            let seconds = waited.as_secs();
+            problems.push(format!("process {pid} holds the state environment for {seconds} s"));
+        }
+        match self.view() {
+            Ok(views) => problems.extend(views.iter().filter_map(|view| self.shard_problem(view))),
+            Err(error) => problems.push(error.to_string()),
+        }
+        problems
+    }
+}
+
+/// The pipeline's figures for `/metrics`, read when they are asked for.
+#[derive(Debug)]
+pub struct PipelineMetrics(pub Arc<Watch>);
+
+type Figure<'a> = (&'a str, &'a str, &'a dyn Fn(&ShardView) -> Metric);
+
+enum Metric {
+    Counter(u64),
+    Gauge(f64),
+}
+
+impl EncodeMetric for Metric {
+    fn encode(
+        &self,
+        encoder: prometheus_client::encoding::MetricEncoder<'_>,
+    ) -> Result<(), fmt::Error> {
+        match self {
+            Self::Counter(value) => ConstCounter::new(*value).encode(encoder),
+            Self::Gauge(value) => ConstGauge::new(*value).encode(encoder),
+        }
+    }
+
+    fn metric_type(&self) -> prometheus_client::metrics::MetricType {
+        match self {
+            Self::Counter(_) => prometheus_client::metrics::MetricType::Counter,
+            Self::Gauge(_) => prometheus_client::metrics::MetricType::Gauge,
+        }
+    }
+}
+
+/// A double holds every integer that these figures reach.
+#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 a metric may be off by one")]
+fn gauge(value: u64) -> Metric {
+    Metric::Gauge(value as f64)
+}
+
+impl Collector for PipelineMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Ok(views) = self.0.view() else { return Ok(()) };
+        let figures: [Figure<'_>; 4] = [
+            ("messages_accepted", "Messages accepted, ever", &|v| Metric::Counter(v.end.offset)),
+            ("messages_accepted_bytes", "Bytes of them", &|v| Metric::Counter(v.end.bytes)),
+            ("messages_waiting", "Messages that wait", &|v| gauge(v.waiting)),
+            ("backlog_age_seconds", "Age of the oldest", &|v| Metric::Gauge(v.age.as_secs_f64())),
+        ];
+        for (name, help, figure) in figures {
+            let Some(first) = views.first() else { break };
+            let kind = figure(first).metric_type();
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+            for view in &views {
+                let labels = [("shard", view.key.shard.to_string())];
+                figure(view).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let state = &self.0.state;
+        let batches = state.read().and_then(|txn| journal::batches(&txn, state.tables()));
+        let (used, most) = state.used_bytes().unwrap_or_default();
+        for (name, help, figure) in [
+            ("batches_committed", "Batches ever committed", Metric::Counter(batches.unwrap_or(0))),
+            ("state_commits", "Commits synced by this process", Metric::Counter(state.commits())),
+            ("state_used_bytes", "Bytes used of the state map", gauge(used)),
+            ("state_map_bytes", "Bytes that the state map may use", gauge(most)),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, figure.metric_type())?;
+            figure.encode(family)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! HTTP/1.1, up to where the rooms begin: limits, tokens, errors, probes, metrics.
+//!
+//! It knows no room. A room hands in a [`Room`] (routes, their description, the shape of their
+//! errors); [`app()`] puts rooms together with what every application has; [`serve()`] listens.
+//!
+//! A request passes, in this order:
+//!
+//! 1. [`serve()`]: the connection's limits and timers; the size of the head
+//! 2. the envelope of [`app()`]: count and time; `Host` and `Origin`; preflights
+//! 3. [`Auth::require`]: token, rate, scope; the [`Principal`] goes with the request
+//! 4. the room's handler: reads the body with a [`BodyReader`], fails with an [`HttpError`]
+//! 5. on the way back, the room's [`Shape`] for errors, then the security and CORS headers
+//!
+//! Deliberately absent: HTTP/2 (a reverse proxy speaks it better), cookies and sessions (nothing
+//! for a foreign page to ride on), compression of answers.
+
+mod admission;
+mod app;
+mod auth;
+mod body;
+mod connection;
+mod envelope;
+mod error;
+mod headers;
+mod listen;
+mod metrics;
+mod openapi;
+mod origin;
+mod probes;
+mod serve;
+mod timer;
+mod tls;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::{AppParts, Room, app};
+pub use auth::{Auth, Principal};
+pub use body::{BodyError, BodyReader, BodySettings, Budget, BudgetGuard, ReceivedBody};
+pub use error::{HttpError, PRINTABLE_CHARACTERS, Shape, printable};
+pub use listen::{ListenError, check_listen};
+pub use metrics::HttpMetrics;
+pub use origin::{CorsError, CorsOrigins};
+pub use probes::Readiness;
+pub use serve::{ServeSettings, serve};
+pub use tls::{TlsError, load as load_tls};
+pub use tokens::{Scope, Tokens, TokensError};
