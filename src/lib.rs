@@ -1,12 +1,60 @@
-//! placeholder
-pub mod batch;
-pub mod broker;
-pub mod cli;
-pub mod clock;
+//! Lands timestamped messages in files, exactly once, with nothing else to install.
+//!
+//! # Bird's-eye view
+//!
+//! ```text
+//!  POST /message                server                          message-consumer
+//!  ────────────► web ─► rooms::messages::{api, entry} ─► broker::embedded
+//!                                                             │ one synced transaction
+//!                                                             ▼
+//!                                         state (LMDB): frames by shard, journal, marks
+//!                                                             │ a datagram wakes
+//!                                                             ▼
+//!                         pool: workers of a shard ─► broker::source ─► Delivery
+//!                                                             │
+//!                                       batch::writer: stage ─► commit ─► place ─► finish
+//!                                                             ▼
+//!                                  <output>/2026-11-22/07/000000000042-shard-3-worker-1.jsonl
+//! ```
+//!
+//! # Reading tour
+//!
+//! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
+//! travels and where to; [`web`] lets it in; [`rooms::messages`] checks it; [`broker`] makes it
+//! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file. [`cli`]
+//! puts the parts together; [`service`] and [`clock`] are what all of them stand on.
+//!
+//! # Invariants
+//!
+//! 1. Offsets of a shard are contiguous from 0; each accepted message has one.
+//! 2. 201 is sent after the transaction that holds the messages is synced, never before.
+//! 3. An offset is in at most one batch, and in one that was recorded before its file appeared.
+//! 4. Frames are deleted only below the low mark, that is when all of them are in recorded batches.
+//! 5. A failed sync is never retried on the same file and never reported as success.
+//! 6. One process owns a shard, and each of its batches carries the shard's epoch as fencing token.
+//! 7. Every queue is bounded; what does not fit is refused where it came in.
+//!
+//! # Deliberately absent
+//!
+//! Consumer groups, a broker protocol of our own, replication, plug-ins, network file systems.
+
 pub mod message;
-pub mod pool;
-pub mod rooms;
-pub mod service;
 pub mod shard;
-pub mod state;
+
 pub mod web;
+
+pub mod rooms;
+
+pub mod broker;
+
+pub mod state;
+
+pub mod pool;
+
+pub mod batch;
+
+pub mod service;
+
+pub mod clock;
+
+pub mod cli;

@@ -225,6 +225,9 @@ fn prune(
         let found = found.to_vec();
         tables.journal.delete(&mut txn.txn, &found)?;
         progress.pruned_below = row.range.end;
+        if row.kind == BatchKind::Dead {
+            progress.pruned_dead += row.range.count();
+        }
         progress.store(txn, key)?;
     }
     Ok(())

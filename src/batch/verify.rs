@@ -70,9 +70,9 @@ pub struct ShardAccount {
     pub accepted: u64,
     /// Messages in files, the taken away and the pruned included.
     pub in_files: u64,
-    /// Of these, in files that are no longer there.
+    /// In files that are no longer there, dead ones included.
     pub taken_away: u64,
-    /// Of these, in files whose rows are no longer kept, so that they cannot be checked.
+    /// In files whose rows are no longer kept, so that they cannot be checked, dead ones included.
     pub pruned: u64,
     /// Messages in files of the dead.
     pub dead: u64,
@@ -220,7 +220,8 @@ impl Verifier<'_> {
         let mut account = ShardAccount {
             shard: key.shard.0,
             accepted: *end,
-            in_files: progress.pruned_below,
+            in_files: progress.pruned_below.saturating_sub(progress.pruned_dead),
+            dead: progress.pruned_dead,
             pruned: progress.pruned_below,
             waiting: progress.waiting(*end),
             ..ShardAccount::default()

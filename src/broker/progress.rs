@@ -23,8 +23,9 @@ pub struct Progress {
     /// Committed ranges above the mark: sorted, apart from each other and from the mark.
     pub ranges: Vec<OffsetRange>,
     /// Journal rows below this offset have been pruned.
-    #[serde(default)]
     pub pruned_below: Offset,
+    /// How many messages of these rows were dead.
+    pub pruned_dead: u64,
 }
 
 /// Why a range may not be committed. Nothing was changed.

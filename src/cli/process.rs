@@ -44,6 +44,7 @@ where
     // First of all: from here on a signal is a request to stop and not a death.
     runtime.block_on(async { watch_signals(&life, shutdown) })?;
     super::logging::start(&state.log)?;
+    raise_descriptor_limit();
     let state = open_state(state, &life)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
@@ -62,6 +63,16 @@ where
             tracing::info!("{name} has ended: everything taken is stored");
             Ok(Exit::Done)
         }
+    }
+}
+
+/// The usual soft limit of 1,024 open files is less than the connections that a server may have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, soft = ?limit.current, "cannot raise the limit of open files");
     }
 }
 

@@ -234,9 +234,8 @@ fn a_damaged_batch_stops_the_start_and_is_named() {
         rig.disk.inject(Fault::None);
         let before = rig.waiting();
         let failure = rig.consume_until(Rig::is_settled);
-        if damaged > 0 && failure.is_some() {
+        if let Some(failure) = failure.filter(|_| damaged > 0) {
             found += 1;
-            let failure = failure.unwrap();
             assert!(failure.contains("is damaged"), "{failure}");
             assert!(failure.contains(".staging/messages-"), "{failure}");
             assert!(rig.waiting() <= before);
