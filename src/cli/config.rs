@@ -64,7 +64,7 @@ pub(super) fn run(command: &ConfigCommand, cli: Command) -> Result<Exit, Failure
 /// The value of a setting and where it comes from, if its own parser takes it.
 fn in_force_value(key: &str, arg: &Arg, values: &Values) -> anyhow::Result<(String, String)> {
     let variable = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
-    let from_environment = arg.get_env().and_then(std::env::var_os);
+    let from_environment = settings_file::from_environment(arg);
     let (value, source) = match (from_environment, values.get(key)) {
         (Some(value), _) => (value.to_string_lossy().into_owned(), variable.clone()),
         (None, Some(value)) => (value.clone(), "settings file".to_owned()),

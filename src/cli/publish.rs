@@ -24,8 +24,8 @@ use crate::state::State;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   echo '{\"timestamp\":\"2026-11-22T07:30:00Z\",\"value\":\"hello\"}' | async-data-processor publish
-  async-data-processor publish < entries.jsonl
-  async-data-processor publish --skip 120000 < entries.jsonl    # go on after an interruption
+  async-data-processor publish < entries.ndjson
+  async-data-processor publish --skip 120000 < entries.ndjson    # go on after an interruption
 
 Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65) or without room
 (75) everything before `lines` is stored: mend what is wrong, and go on with --skip.";

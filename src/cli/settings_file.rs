@@ -82,6 +82,11 @@ pub(super) fn settings(command: &Command) -> BTreeMap<String, Arg> {
         .collect()
 }
 
+/// What the environment says for a setting.
+pub(super) fn from_environment(arg: &Arg) -> Option<std::ffi::OsString> {
+    arg.get_env().and_then(std::env::var_os)
+}
+
 /// An error for each key that is no setting, with the nearest that is.
 pub(super) fn unknown_keys(command: &Command, values: &Values) -> Vec<anyhow::Error> {
     let settings = settings(command);

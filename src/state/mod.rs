@@ -31,6 +31,7 @@
 mod committer;
 mod guard;
 mod space;
+mod tables;
 
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -39,35 +40,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use heed::types::Bytes;
-use heed::{Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 
 pub use committer::Job;
 pub use guard::GuardError;
+use tables::FORMAT;
+pub use tables::{Table, Tables};
 
-/// The layout of everything stored; another number is refused.
-const FORMAT: u32 = 1;
 /// Reader slots, fixed by whoever creates the lock file. A slot is one thread that has read.
 const READERS_MAX: u32 = 4096;
-/// A bytes-to-bytes table.
-pub type Table = Database<Bytes, Bytes>;
 /// A short look at one committed moment.
 pub type ReadTxn<'a> = RoTxn<'a, WithTls>;
-
-/// The tables of the environment.
-#[derive(Debug, Clone, Copy)]
-#[expect(missing_docs, reason = "named and described in the module's table")]
-pub struct Tables {
-    pub frames: Table,
-    pub ends: Table,
-    pub progress: Table,
-    pub prepared: Table,
-    pub journal: Table,
-    pub workers: Table,
-    pub idempotency: Table,
-    pub idempotency_order: Table,
-    pub meta: Table,
-}
 
 /// Why the environment could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -337,7 +320,7 @@ impl Core {
         let refused = |source| OpenError::Environment { path: dir.clone(), source };
         let env = open_environment(&dir, options.map_bytes).map_err(refused)?;
         env.clear_stale_readers().map_err(refused)?;
-        let (tables, identity, format) = create_tables(&env).map_err(refused)?;
+        let (tables, identity, format) = tables::create(&env).map_err(refused)?;
         if format != FORMAT {
             return Err(OpenError::Format { path: dir, found: format });
         }
@@ -377,38 +360,4 @@ fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env> {
     // that `guard` keeps off network file systems and to one PID namespace, so that LMDB's own
     // locks hold, and no other code of this program opens its files.
     unsafe { options.open(dir) }
-}
-
-fn create_tables(env: &Env) -> heed::Result<(Tables, String, u32)> {
-    let mut txn = env.write_txn()?;
-    let mut table = |name| env.create_database::<Bytes, Bytes>(&mut txn, Some(name));
-    let tables = Tables {
-        frames: table("frames")?,
-        ends: table("ends")?,
-        progress: table("progress")?,
-        prepared: table("prepared")?,
-        journal: table("journal")?,
-        workers: table("workers")?,
-        idempotency: table("idempotency")?,
-        idempotency_order: table("idempotency_order")?,
-        meta: table("meta")?,
-    };
-    let stored = tables.meta.get(&txn, b"format")?.map(<[u8]>::to_vec);
-    let format = match stored {
-        Some(bytes) => bytes.try_into().map_or(0, u32::from_be_bytes),
-        None => {
-            tables.meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?;
-            FORMAT
-        }
-    };
-    let identity = match tables.meta.get(&txn, b"identity")? {
-        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        None => {
-            let identity = uuid::Uuid::new_v4().simple().to_string();
-            tables.meta.put(&mut txn, b"identity", identity.as_bytes())?;
-            identity
-        }
-    };
-    txn.commit()?;
-    Ok((tables, identity, format))
 }

@@ -23,7 +23,8 @@ use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{State, StateOptions};
 use tempfile::TempDir;
 
-use crate::sim_disk::{Fault, Loss, SimDisk};
+use crate::sim_disk::{Fault, SimDisk};
+use crate::sim_tree::Loss;
 
 const SHARDS: u16 = 2;
 const MESSAGES_PER_SHARD: usize = 5;

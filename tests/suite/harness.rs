@@ -296,7 +296,7 @@ pub(crate) fn send(
         head += &format!("{name}: {value}\r\n");
     }
     head += &format!("Content-Length: {}\r\n\r\n", body.len());
-    // A server that has heard enough may close before all is sent; its answer is there all the same.
+    // A server that has heard enough may close before all is sent; its answer is there anyway.
     let _refused = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 

@@ -10,3 +10,4 @@ mod commit_faults;
 mod harness;
 mod pipeline;
 mod sim_disk;
+mod sim_tree;

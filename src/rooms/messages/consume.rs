@@ -264,7 +264,8 @@ impl Handler for WriteAsIs {
                     break self.writer.place(key, &row);
                 }
                 Err(error) if error.is_retry() => {
-                    tracing::warn!(%error, %worker, range = %delivery.range, "batch not written, yet");
+                    let range = delivery.range;
+                    tracing::warn!(%error, %worker, %range, "batch not written, yet");
                     self.count_error(worker);
                     if self.life.wait_stopping(pause) {
                         // Unsettled: the messages stay where they are.

@@ -6,16 +6,16 @@
 //! reader takes for the last of two equal keys another takes for the first: no key twice in an
 //! object, no lone surrogates, numbers within the range of a double.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, Utc};
 use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::strict::{Keys, Strict, StringSeed, Text, TextSeed, end};
 use crate::broker::frame::LINES_BYTES_MAX;
 use crate::message::{Lines, ShardKey, Topic};
 use crate::shard::of_unix_seconds;
@@ -262,11 +262,6 @@ impl<'de> Visitor<'de> for EntryVisitor<'_> {
     }
 }
 
-fn end<T, E: serde::de::Error>(slot: &mut Option<Wrong>, wrong: Wrong) -> Result<T, E> {
-    *slot = Some(wrong);
-    Err(E::custom("refused"))
-}
-
 fn read_timestamp(text: &str) -> Result<DateTime<FixedOffset>, Wrong> {
     let wrong = || Wrong::Timestamp(format!("{:?}", text.chars().take(64).collect::<String>()));
     let timestamp = DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?;
@@ -282,161 +277,6 @@ fn ends_a_month(at: DateTime<Utc>) -> bool {
     let tomorrow = at.date_naive().succ_opt();
     at.timestamp().rem_euclid(86_400) == 86_399
         && tomorrow.as_ref().is_some_and(|day: &NaiveDate| day.day() == 1)
-}
-
-/// The keys of one object; for a few, a look through them is quicker than a hash.
-#[derive(Default)]
-struct Keys<'de> {
-    few: Vec<Cow<'de, str>>,
-    many: HashSet<Cow<'de, str>>,
-}
-
-const FEW_KEYS: usize = 16;
-
-impl<'de> Keys<'de> {
-    fn add(&mut self, key: Cow<'de, str>) -> Result<(), Wrong> {
-        if self.few.contains(&key) || self.many.contains(&key) {
-            return Err(Wrong::DuplicateKey(key.chars().take(64).collect()));
-        }
-        if self.few.len() < FEW_KEYS {
-            self.few.push(key);
-        } else {
-            self.many.insert(key);
-        }
-        Ok(())
-    }
-}
-
-/// A string, borrowed unless it holds escapes.
-struct Text<'de>(Cow<'de, str>);
-struct TextSeed;
-/// A string, or `None` for anything else.
-struct StringSeed;
-
-impl<'de> DeserializeSeed<'de> for TextSeed {
-    type Value = Text<'de>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Text<'de>, D::Error> {
-        let text = json.deserialize_str(TextVisitor)?;
-        text.map(Text).ok_or_else(|| D::Error::custom("expected a string"))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for StringSeed {
-    type Value = Option<Cow<'de, str>>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
-        while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-}
-
-/// Any value, checked to its leaves.
-struct Strict<'a> {
-    wrong: &'a mut Option<Wrong>,
-}
-
-impl<'de> DeserializeSeed<'de> for Strict<'_> {
-    type Value = ();
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        while array.next_element_seed(Strict { wrong: &mut *self.wrong })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let mut keys = Keys::default();
-        while let Some(Text(key)) = object.next_key_seed(TextSeed)? {
-            if let Err(wrong) = keys.add(key) {
-                return end(self.wrong, wrong);
-            }
-            object.next_value_seed(Strict { wrong: &mut *self.wrong })?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,59 @@
+//! The tables of the environment, made on first use.
+
+use heed::types::Bytes;
+use heed::{Database, Env};
+
+/// The layout of everything stored; another number is refused.
+pub(super) const FORMAT: u32 = 1;
+/// A bytes-to-bytes table.
+pub type Table = Database<Bytes, Bytes>;
+
+/// The tables of the environment.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "named and described in the table of module `state`")]
+pub struct Tables {
+    pub frames: Table,
+    pub ends: Table,
+    pub progress: Table,
+    pub prepared: Table,
+    pub journal: Table,
+    pub workers: Table,
+    pub idempotency: Table,
+    pub idempotency_order: Table,
+    pub meta: Table,
+}
+
+/// The tables, the identity of the environment, and its format.
+pub(super) fn create(env: &Env) -> heed::Result<(Tables, String, u32)> {
+    let mut txn = env.write_txn()?;
+    let mut table = |name| env.create_database::<Bytes, Bytes>(&mut txn, Some(name));
+    let tables = Tables {
+        frames: table("frames")?,
+        ends: table("ends")?,
+        progress: table("progress")?,
+        prepared: table("prepared")?,
+        journal: table("journal")?,
+        workers: table("workers")?,
+        idempotency: table("idempotency")?,
+        idempotency_order: table("idempotency_order")?,
+        meta: table("meta")?,
+    };
+    let stored = tables.meta.get(&txn, b"format")?.map(<[u8]>::to_vec);
+    let format = match stored {
+        Some(bytes) => bytes.try_into().map_or(0, u32::from_be_bytes),
+        None => {
+            tables.meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?;
+            FORMAT
+        }
+    };
+    let identity = match tables.meta.get(&txn, b"identity")? {
+        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        None => {
+            let identity = uuid::Uuid::new_v4().simple().to_string();
+            tables.meta.put(&mut txn, b"identity", identity.as_bytes())?;
+            identity
+        }
+    };
+    txn.commit()?;
+    Ok((tables, identity, format))
+}
