@@ -137,7 +137,8 @@ impl Source {
     ) -> Result<Delivery, StateError> {
         let most =
             OffsetRange::new(cursor.next, end.offset.min(cursor.next + self.policy.batch_max));
-        let (range, lines) = self.read(txn, most)?;
+        let bytes = cursor.bytes_of(most.count(), end);
+        let (range, lines) = self.read(txn, most, bytes)?;
         cursor.next = range.end;
         cursor.next_bytes += lines.len() as u64;
         cursor.waiting_since = None;
@@ -148,7 +149,7 @@ impl Source {
     fn take_again(self: &Arc<Self>, range: OffsetRange) -> Result<Delivery, StateError> {
         let most =
             OffsetRange::new(range.first, range.end.min(range.first + self.policy.batch_max));
-        let (taken, lines) = self.read(&self.state.read()?, most)?;
+        let (taken, lines) = self.read(&self.state.read()?, most, 0)?;
         if taken.end < range.end {
             held(&self.returned).push_front(OffsetRange::new(taken.end, range.end));
         }
@@ -160,17 +161,20 @@ impl Source {
         Delivery { key: self.key, range, lines, epoch: self.epoch, home: Some(home) }
     }
 
-    /// The lines of `most`, or of as much from its start as one delivery may hold in bytes.
+    /// The lines of `most`, or of as much from its start as one delivery may hold in bytes; about
+    /// `expected_bytes`.
     fn read(
         &self,
         txn: &ReadTxn<'_>,
         most: OffsetRange,
+        expected_bytes: usize,
     ) -> Result<(OffsetRange, Vec<u8>), StateError> {
         let damaged = |at| {
             StateError::Damaged(format!("{}: no frame holds offset {at}, which waits", self.key))
         };
         let limit = usize::try_from(self.policy.batch_bytes_max).unwrap_or(usize::MAX);
-        let mut lines = Vec::new();
+        // Growing step by step would leave as much again in every worker's heap.
+        let mut lines = Vec::with_capacity(expected_bytes.min(limit) + frame::FRAME_BYTES_MAX);
         let mut next = most.first;
         for frame in Frames::from(txn, &self.state, self.key, most.first)? {
             let (range, frame_lines) = frame?;
@@ -205,6 +209,13 @@ impl TakeBack for Source {
 }
 
 impl Cursor {
+    /// The bytes of the next `messages`, as far as the average of what waits tells.
+    fn bytes_of(&self, messages: u64, end: ShardEnd) -> usize {
+        let waiting = u128::from(end.offset.saturating_sub(self.next).max(1));
+        let bytes = u128::from(end.bytes.saturating_sub(self.next_bytes));
+        usize::try_from(bytes * u128::from(messages) / waiting).unwrap_or(0)
+    }
+
     fn look(&mut self, end: ShardEnd, now: Instant) -> Waiting {
         let messages = end.offset.saturating_sub(self.next);
         if messages == 0 {
