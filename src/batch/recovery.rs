@@ -75,6 +75,18 @@ pub enum RecoveryError {
     State(#[from] StateError),
 }
 
+impl RecoveryError {
+    /// Whether the same may succeed later, when there is space or a right to write.
+    #[must_use]
+    pub const fn is_retry(&self) -> bool {
+        match self {
+            Self::Write(error) => error.is_retry(),
+            Self::State(error) => error.is_space(),
+            Self::Damaged { .. } | Self::Gap { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// What is found at a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {

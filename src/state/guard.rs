@@ -6,7 +6,7 @@
 //! a shared `flock` on it; a process of another namespace is refused while any of the first lives.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -80,16 +80,16 @@ impl NamespaceGuard {
 fn take_lock(lock: &File, ours: &str) -> io::Result<Option<String>> {
     loop {
         if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Nobody else: whatever is written there is of the dead.
-            lock.set_len(0)?;
-            lock.write_all_at(ours.as_bytes(), 0)?;
+            // Nobody else: whatever is written there is of the dead. The same again is left as it
+            // is, so that a full disk does not keep a process from starting.
+            if read(lock)? != ours {
+                lock.set_len(0)?;
+                lock.write_all_at(ours.as_bytes(), 0)?;
+            }
         }
         // Going from exclusive to shared lets go for an instant, so read again what is written.
         flock(lock, FlockOperation::LockShared)?;
-        let mut theirs = String::new();
-        let mut reader = lock;
-        io::Seek::seek(&mut reader, io::SeekFrom::Start(0))?;
-        reader.read_to_string(&mut theirs)?;
+        let theirs = read(lock)?;
         if theirs == ours {
             return Ok(None);
         }
@@ -99,6 +99,13 @@ fn take_lock(lock: &File, ours: &str) -> io::Result<Option<String>> {
         // A creator died before it wrote: try to be the first.
         flock(lock, FlockOperation::Unlock)?;
     }
+}
+
+fn read(mut lock: &File) -> io::Result<String> {
+    let mut text = String::new();
+    lock.seek(SeekFrom::Start(0))?;
+    lock.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The boot and the PID namespace within it; without `/proc`, the boot alone.

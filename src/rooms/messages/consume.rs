@@ -1,10 +1,10 @@
 //! Drains the shards into files: takes ownership, recovers, runs a pool per shard, tells history.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::batch::disk::Disk;
 use crate::batch::journal::{self, JournalRetention, WorkerTotals};
@@ -120,7 +120,7 @@ impl Consumer {
         }
         // Whatever the workers handed to the committer is stored when this comes back.
         let flushed = self.state.commit(|_| Ok(()));
-        self.log_history();
+        self.log_history(&mut HashMap::new());
         outcome.and(flushed.map_err(ConsumeError::from))
     }
 
@@ -146,12 +146,23 @@ impl Consumer {
     }
 
     fn take_shards_until_stopped(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
-        let mut history_at = self.clock.monotonic() + self.settings.history_every;
+        let mut history = History::new(self.clock.monotonic() + self.settings.history_every);
+        let mut hindrance = String::new();
         loop {
-            self.take_free_shards(owned)?;
-            if self.clock.monotonic() >= history_at {
-                history_at += self.settings.history_every;
-                self.log_history();
+            match self.take_free_shards(owned) {
+                Ok(()) => hindrance.clear(),
+                Err(ConsumeError::Recovery(error)) if error.is_retry() => {
+                    let text = error.to_string();
+                    if text != hindrance {
+                        tracing::warn!(%error, "a shard cannot be taken over, yet");
+                    }
+                    hindrance = text;
+                }
+                Err(error) => return Err(error),
+            }
+            if self.clock.monotonic() >= history.due_at {
+                history.due_at += self.settings.history_every;
+                self.log_history(&mut history.logged);
             }
             if self.life.wait_stopping(RETRY) {
                 return Ok(());
@@ -213,12 +224,32 @@ impl Consumer {
         Ok(())
     }
 
-    fn log_history(&self) {
+    /// Logs the totals of every worker that has done something since it was logged.
+    fn log_history(&self, logged: &mut HashMap<WorkerName, WorkerTotals>) {
         let rows = self.state.read().and_then(|txn| journal::workers(&txn, self.state.tables()));
         match rows {
-            Ok(rows) => rows.iter().for_each(|(name, totals)| log_worker(*name, totals)),
+            Ok(rows) => {
+                for (worker, totals) in rows {
+                    if logged.get(&worker) != Some(&totals) {
+                        log_worker(worker, &totals);
+                        logged.insert(worker, totals);
+                    }
+                }
+            }
             Err(error) => tracing::warn!(%error, "cannot read the workers' history"),
         }
+    }
+}
+
+/// When the workers' history is logged, and what was.
+struct History {
+    due_at: Instant,
+    logged: HashMap<WorkerName, WorkerTotals>,
+}
+
+impl History {
+    fn new(due_at: Instant) -> Self {
+        Self { due_at, logged: HashMap::new() }
     }
 }
 
