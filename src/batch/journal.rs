@@ -140,6 +140,8 @@ pub fn prepare(
     Ok(Ok((row, committed)))
 }
 
+/// More than one, so that a smaller retention, or room in a full map, is reached.
+const PRUNED_PER_BATCH: u32 = 8;
 const BATCHES: &[u8] = b"batches";
 
 /// How many batches were ever committed.
@@ -198,7 +200,7 @@ const fn between<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'
     (Bound::Included(from), Bound::Excluded(to))
 }
 
-/// Forgets the oldest rows of the shard that are beyond the retention: at most two, which is more
+/// Forgets the oldest rows of the shard that are beyond the retention: at most a few, which is more
 /// than the one that was just added.
 fn prune(
     txn: &mut WriteTxn<'_>,
@@ -208,7 +210,7 @@ fn prune(
 ) -> Result<(), StateError> {
     let tables = txn.tables;
     let newest = batches(&txn.txn, tables)?;
-    for _ in 0..2 {
+    for _ in 0..PRUNED_PER_BATCH {
         let from = key.offset_key(0);
         let oldest = tables.journal.get_greater_than_or_equal_to(&txn.txn, &from)?;
         let Some((found, row)) = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key)) else {

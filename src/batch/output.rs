@@ -81,6 +81,15 @@ pub enum OutputError {
 pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Result<(), OutputError> {
     let io = |source| OutputError::Io { output: output.to_owned(), source };
     let marker = read_marker(disk).map_err(io)?;
+    if adopt && marker.is_none() {
+        let batches = unfinished(state)?;
+        if batches > 0 {
+            let (output, state) = (output.to_owned(), state.dir().to_owned());
+            return Err(OutputError::Unfinished { output, state, batches });
+        }
+        // A new identity: the old directory must not be taken for this one later.
+        state.commit(forget_identity)?;
+    }
     let (identity, bound) = known_identity(state)?;
     let paths = || (output.to_owned(), state.dir().to_owned());
     match marker {
@@ -89,18 +98,11 @@ pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Resul
             let (output, state) = paths();
             return Err(OutputError::Foreign { output, state, theirs });
         }
-        None if bound && !adopt => {
+        None if bound => {
             let (output, state) = paths();
             return Err(OutputError::Unmarked { output, state });
         }
-        None => {
-            let batches = unfinished(state)?;
-            if bound && batches > 0 {
-                let (output, state) = paths();
-                return Err(OutputError::Unfinished { output, state, batches });
-            }
-            write_marker(disk, &identity).map_err(io)?;
-        }
+        None => write_marker(disk, &identity).map_err(io)?,
     }
     if !bound {
         state.commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, BOUND, b"1")?))?;
@@ -138,6 +140,13 @@ pub fn check(state: &State, disk: &dyn Disk, output: &Path) -> Result<(), Output
             Err(OutputError::Unmarked { output, state })
         }
     }
+}
+
+fn forget_identity(txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
+    let meta = txn.tables.meta;
+    meta.delete(&mut txn.txn, IDENTITY)?;
+    meta.delete(&mut txn.txn, BOUND)?;
+    Ok(())
 }
 
 fn unfinished(state: &State) -> Result<u64, StateError> {

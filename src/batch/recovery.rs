@@ -135,8 +135,11 @@ pub fn recover(writer: &Writer, lock: &ShardLock) -> Result<Progress, RecoveryEr
     };
     for stray in writer.disk.list(&staging).map_err(io(&staging))? {
         let path = staging.join(stray);
-        tracing::debug!(path = %path.display(), "deleting a staged file that no batch names");
-        writer.disk.remove(&path).map_err(io(&path))?;
+        // What cannot be deleted is in nobody's way.
+        match writer.disk.remove(&path) {
+            Ok(()) => tracing::debug!(path = %path.display(), "deleted a file that no batch names"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be deleted"),
+        }
     }
     if !prepared.is_empty() {
         tracing::info!(shard = %key.shard, batches = prepared.len(), "recovered batches");

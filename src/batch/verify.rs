@@ -188,8 +188,15 @@ fn lost_frames(
     if next < end {
         lost.push(OffsetRange::new(next, end));
     }
-    lost.retain(|range| !progress.ranges.iter().any(|committed| committed.overlaps(*range)));
-    Ok(lost)
+    // What is committed above the mark is in a file; only the rest should still wait.
+    let (mut waiting, next) = progress.gaps();
+    waiting.push(OffsetRange::new(next, end));
+    let both = lost.iter().flat_map(|lost| {
+        waiting.iter().map(|waiting| {
+            OffsetRange::new(lost.first.max(waiting.first), lost.end.min(waiting.end))
+        })
+    });
+    Ok(both.filter(|range| !range.is_empty()).collect())
 }
 
 /// Every batch file below the output directory, by its number.

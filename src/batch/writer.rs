@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use super::disk::Disk;
@@ -66,7 +66,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     life: Lifecycle,
     /// Folders made, their parents synced, by this process.
-    folders: Mutex<HashSet<PathBuf>>,
+    folders: RwLock<HashSet<PathBuf>>,
     nonce: AtomicU64,
     finishing: Arc<Finishing>,
 }
@@ -79,6 +79,10 @@ impl std::fmt::Debug for Writer {
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn shared<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn retry<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WriteError + 'a {
@@ -96,9 +100,13 @@ impl Writer {
         retention: JournalRetention,
         life: Lifecycle,
     ) -> Self {
-        let finishing =
-            Arc::new(Finishing { retention, clock: Arc::clone(&clock), rows: Mutex::default() });
-        let (folders, nonce) = (Mutex::default(), AtomicU64::new(0));
+        let finishing = Arc::new(Finishing {
+            state: state.clone(),
+            retention,
+            clock: Arc::clone(&clock),
+            rows: Mutex::default(),
+        });
+        let (folders, nonce) = (RwLock::default(), AtomicU64::new(0));
         Self { state, disk, output, clock, life, folders, nonce, finishing }
     }
 
@@ -151,11 +159,12 @@ impl Writer {
         // Made before the commit point, so that no space for it is found out in time.
         let folder = name::final_path(0, kind, worker, at);
         self.make_folder(folder.parent().unwrap_or(Path::new("")))?;
+        let staging = name::staging_dir(delivery.key);
+        self.make_folder(&staging)?;
         if let Err(error) = self.write_staged(&path, lines) {
             self.discard(&path);
             return Err(error);
         }
-        let staging = name::staging_dir(delivery.key);
         self.disk.sync_dir(&staging).map_err(|error| self.sync_failed(&staging, &error))?;
         Ok(Staged {
             key: delivery.key,
@@ -171,7 +180,12 @@ impl Writer {
     }
 
     fn write_staged(&self, path: &Path, lines: &[u8]) -> Result<(), WriteError> {
-        let mut file = self.disk.create_new(path).map_err(retry("creating", path))?;
+        let created = self.disk.create_new(path);
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // Somebody has emptied the staging folder: make it again at the next try.
+            self.forget_folders();
+        }
+        let mut file = created.map_err(retry("creating", path))?;
         file.write_all(lines).map_err(retry("writing", path))?;
         // Not the same file again: the next try has another name.
         file.sync().map_err(retry("syncing", path))
@@ -206,9 +220,15 @@ impl Writer {
         self.check_root()?;
         // A reader that takes files away with their folder may do so again and again.
         for _ in 0..FOLDER_TRIES {
-            if self.make_folder(row.folder()).is_ok() && self.rename(row)? {
+            let made = self.make_folder(row.folder());
+            // Whoever makes a folder again shuts others out until its name is durable: else a
+            // batch in it would be done before the folder is.
+            let folders = shared(&self.folders);
+            if made.is_ok() && folders.contains(row.folder()) && self.rename(row)? {
                 return self.sync_folder(row.folder());
             }
+            drop(folders);
+            self.forget_folders();
         }
         self.make_folder(row.folder())?;
         let vanished = io::Error::from(io::ErrorKind::NotFound);
@@ -231,7 +251,6 @@ impl Writer {
                         name::STAGING,
                     )));
                 }
-                held(&self.folders).clear();
                 Ok(false)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -262,22 +281,38 @@ impl Writer {
 
     /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
     pub(super) fn make_folder(&self, folder: &Path) -> Result<(), WriteError> {
-        if folder.as_os_str().is_empty() || held(&self.folders).contains(folder) {
+        if shared(&self.folders).contains(folder) {
+            return Ok(());
+        }
+        let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
+        self.make_folders(&mut folders, folder)
+    }
+
+    fn make_folders(
+        &self,
+        folders: &mut HashSet<PathBuf>,
+        folder: &Path,
+    ) -> Result<(), WriteError> {
+        if folder.as_os_str().is_empty() || folders.contains(folder) {
             return Ok(());
         }
         let parent = folder.parent().unwrap_or(Path::new(""));
-        self.make_folder(parent)?;
+        self.make_folders(folders, parent)?;
         match self.disk.create_dir(folder) {
             // A reader took the parent away, in spite of what we remember: look again next time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                held(&self.folders).clear();
+                folders.clear();
                 return Err(retry("making folder", folder)(error));
             }
             made => made.map_err(retry("making folder", folder))?,
         }
         self.sync_folder(parent)?;
-        held(&self.folders).insert(folder.to_owned());
+        folders.insert(folder.to_owned());
         Ok(())
+    }
+
+    fn forget_folders(&self) {
+        self.folders.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn check_root(&self) -> Result<(), WriteError> {
@@ -305,6 +340,7 @@ fn refused_commit(delivery: &Delivery, refused: &Refused) -> WriteError {
 
 /// Batches in place whose rows are still *prepared*.
 struct Finishing {
+    state: State,
     retention: JournalRetention,
     clock: Arc<dyn Clock>,
     rows: Mutex<Vec<(ShardKey, u64)>>,
@@ -320,8 +356,13 @@ impl Job for Finish {
     fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
         self.taken.append(&mut held(&self.finishing.rows));
         let now_ms = self.finishing.clock.wall_ms();
+        let mut retention = self.finishing.retention;
+        if self.finishing.state.is_pressed()? {
+            // Draining goes before looking back.
+            retention.batches_max = 0;
+        }
         for (key, first) in &self.taken {
-            journal::finish(txn, *key, *first, self.finishing.retention, now_ms)?;
+            journal::finish(txn, *key, *first, retention, now_ms)?;
         }
         Ok(())
     }

@@ -38,10 +38,13 @@ use crate::message::{Lines, OffsetRange, ShardKey};
 pub use progress::Committed;
 pub use receipt::Receipt;
 
+/// The most messages of a unit.
+pub const UNIT_MESSAGES_MAX: usize = 10_000;
+
 /// What one request publishes: all of it or nothing.
 #[derive(Debug)]
 pub struct Unit {
-    /// Lines per shard; each shard at most once.
+    /// Lines per shard; each shard at most once, in order; at most [`UNIT_MESSAGES_MAX`] lines.
     pub parts: Vec<(ShardKey, Lines)>,
     /// The client's Idempotency-Key, if it sent one.
     pub key: Option<IdempotencyKey>,

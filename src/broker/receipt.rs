@@ -13,9 +13,11 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
+use super::UNIT_MESSAGES_MAX;
 use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
 
 const IDENTITY_CHARS: usize = 8;
+const MESSAGES_MAX: u64 = UNIT_MESSAGES_MAX as u64;
 
 /// The offsets of one request, by shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +76,14 @@ impl FromStr for Receipt {
         if identity.len() != IDENTITY_CHARS || !identity.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(NotAReceipt);
         }
-        let ranges = parts.map(parse_range).collect::<Option<_>>().ok_or(NotAReceipt)?;
-        Ok(Self { identity: identity.to_owned(), ranges })
+        let ranges: Vec<_> = parts.map(parse_range).collect::<Option<_>>().ok_or(NotAReceipt)?;
+        let receipt = Self { identity: identity.to_owned(), ranges };
+        // Looking one up costs no more than what a request may hold, whatever a client makes up.
+        let shards = receipt.ranges.iter().map(|(key, _)| key);
+        let honest = receipt.ranges.iter().all(|(_, range)| range.count() <= MESSAGES_MAX)
+            && receipt.count() <= MESSAGES_MAX
+            && shards.is_sorted_by(|one, next| one < next);
+        if honest { Ok(receipt) } else { Err(NotAReceipt) }
     }
 }
 
@@ -127,6 +135,9 @@ mod tests {
             "zzzzzzzz_1-2-3",
             "3f2a9c41_1-18446744073709551615-1",
             "3f2a9c41_70000-1-1",
+            "3f2a9c41_0-0-10001",
+            "3f2a9c41_0-0-1_0-1-1",
+            "3f2a9c41_1-0-1_0-0-1",
         ] {
             assert_eq!(text.parse::<Receipt>(), Err(NotAReceipt), "{text}");
         }

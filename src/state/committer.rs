@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
@@ -87,7 +87,13 @@ impl Drop for PanicGuard<'_> {
 
 fn run(core: &Core, jobs: &Receiver<Box<dyn Job>>) {
     let _guard = PanicGuard(core);
+    let mut cleared_at = Instant::now();
     loop {
+        // Also under load, when the queue is never empty for so long.
+        if cleared_at.elapsed() >= STALE_READERS_EVERY {
+            clear_stale_readers(core);
+            cleared_at = Instant::now();
+        }
         match jobs.recv_timeout(STALE_READERS_EVERY) {
             Ok(first) => {
                 let mut group = vec![first];
@@ -95,7 +101,7 @@ fn run(core: &Core, jobs: &Receiver<Box<dyn Job>>) {
                 group.extend(jobs.try_iter().take(jobs.len()));
                 commit_group(core, group);
             }
-            Err(RecvTimeoutError::Timeout) => clear_stale_readers(core),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

@@ -276,6 +276,14 @@ impl State {
         self.inner.core.space.check(&self.inner.core.env)
     }
 
+    /// Whether the map is so full that even draining needs what was kept for it.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn is_pressed(&self) -> Result<bool, StateError> {
+        self.inner.core.space.is_pressed(&self.inner.core.env)
+    }
+
     /// How full it is: bytes in use and the most there may be.
     ///
     /// # Errors

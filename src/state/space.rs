@@ -69,6 +69,12 @@ impl Space {
         answer
     }
 
+    /// Whether consuming has begun to use the reserve that publishers leave it.
+    pub(super) fn is_pressed(&self, env: &Env) -> Result<bool, StateError> {
+        let (used, most) = self.used(env)?;
+        Ok(used + self.reserve_bytes() * 3 / 4 > most)
+    }
+
     fn check_map(&self, env: &Env) -> Result<(), StateError> {
         let (used, most) = self.used(env)?;
         if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }

@@ -19,8 +19,10 @@ use crate::message::ShardKey;
 use crate::state::{Job, State, StateError, WriteTxn};
 pub use idempotency::KeyRetention;
 
-/// Requests that may wait for a commit.
+/// Requests that may wait for a commit, and bytes of lines in them: a commit can take long, when
+/// another process holds the write lock.
 const WAITING_MAX: usize = 8192;
+const WAITING_BYTES_MAX: usize = 32 << 20;
 
 type Answer = Result<Published, PublishError>;
 
@@ -36,8 +38,15 @@ struct Shared {
     clock: Arc<dyn Clock>,
     waker: Waker,
     retention: KeyRetention,
-    waiting: Mutex<Vec<Request>>,
+    waiting: Mutex<Waiting>,
     keys_in_flight: Mutex<HashSet<Vec<u8>>>,
+}
+
+/// What waits for the next commit.
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: Vec<Request>,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -64,6 +73,12 @@ impl EmbeddedBroker {
     }
 }
 
+impl Request {
+    fn bytes(&self) -> usize {
+        self.unit.parts.iter().map(|(_, lines)| lines.bytes.len()).sum()
+    }
+}
+
 impl Publish for EmbeddedBroker {
     fn publish(&self, unit: Unit) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
@@ -73,19 +88,22 @@ impl Publish for EmbeddedBroker {
             self.shared.answer(request, Err(PublishError::KeyInFlight));
             return answer;
         }
+        let bytes = request.bytes();
         let mut waiting = held(&self.shared.waiting);
-        if waiting.len() >= WAITING_MAX {
+        let full = waiting.bytes + bytes > WAITING_BYTES_MAX && waiting.bytes > 0;
+        if full || waiting.requests.len() >= WAITING_MAX {
             drop(waiting);
             self.shared.answer(request, Err(PublishError::Busy));
             return answer;
         }
-        waiting.push(request);
+        waiting.requests.push(request);
+        waiting.bytes += bytes;
         // The first to wait sends for the committer, which then takes all that wait.
-        if waiting.len() == 1 {
+        if waiting.requests.len() == 1 {
             let gather =
                 Gather { shared: Arc::clone(&self.shared), taken: Vec::new(), woken: vec![] };
             if self.shared.state.try_submit(Box::new(gather)).is_err() {
-                for refused in waiting.drain(..) {
+                for refused in std::mem::take(&mut *waiting).requests {
                     self.shared.answer(refused, Err(PublishError::Busy));
                 }
             }
@@ -117,9 +135,24 @@ struct Gather {
     woken: Vec<ShardKey>,
 }
 
+impl Gather {
+    /// Whoever waits no longer has been told that the outcome is unknown, and may have sent the
+    /// same again: better not stored than twice.
+    fn leave_out_abandoned(&mut self) {
+        for request in std::mem::take(&mut self.taken) {
+            if request.reply.is_closed() {
+                self.shared.answer(request, Err(PublishError::Busy));
+            } else {
+                self.taken.push(request);
+            }
+        }
+    }
+}
+
 impl Job for Gather {
     fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
-        self.taken.append(&mut held(&self.shared.waiting));
+        self.taken.append(&mut std::mem::take(&mut *held(&self.shared.waiting)).requests);
+        self.leave_out_abandoned();
         let room = self.shared.state.room_to_publish();
         let now_ms = self.shared.clock.wall_ms();
         let mut appender = Appender::new(now_ms);

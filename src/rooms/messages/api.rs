@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -216,9 +217,11 @@ fn unknown(detail: &str) -> HttpError {
 
 async fn get_receipt(
     Shared(api): Shared<Api>,
-    Path(text): Path<String>,
+    path: Result<Path<String>, PathRejection>,
 ) -> Result<axum::response::Response, HttpError> {
     let not_known = || HttpError::new(StatusCode::NOT_FOUND, "no such receipt");
+    // axum's own answer to a path that is no UTF-8 would be plain text.
+    let Path(text) = path.map_err(|_| not_known())?;
     let receipt = text.parse().map_err(|_| not_known())?;
     // A look into the memory map may wait for the disk.
     let looked = tokio::task::spawn_blocking(move || receipt::look_up(&api.state, &receipt)).await;

@@ -158,6 +158,8 @@ impl Consumer {
                     }
                     hindrance = text;
                 }
+                // The next start places what this one had no time for.
+                Err(_) if self.life.is_stopping() => return Ok(()),
                 Err(error) => return Err(error),
             }
             if self.clock.monotonic() >= history.due_at {
@@ -170,7 +172,8 @@ impl Consumer {
         }
     }
 
-    /// The shards of the setting, and those that still hold messages of another setting.
+    /// The shards of the setting, and those that still hold messages, or batches on their way, of
+    /// another setting.
     fn wanted(&self) -> Result<BTreeSet<ShardKey>, StateError> {
         let configured = (0..self.settings.shards.get()).map(ShardId);
         let mut wanted: BTreeSet<_> =
@@ -178,8 +181,11 @@ impl Consumer {
         let tables = self.state.tables();
         let txn = self.state.read()?;
         for (key, end) in shard_ends(&txn, tables)? {
-            if !wanted.contains(&key) && Progress::load(&txn, tables, key)?.waiting(end.offset) > 0
-            {
+            if wanted.contains(&key) {
+                continue;
+            }
+            let unfinished = !journal::rows(&txn, tables.prepared, key)?.is_empty();
+            if unfinished || Progress::load(&txn, tables, key)?.waiting(end.offset) > 0 {
                 wanted.insert(key);
             }
         }

@@ -16,6 +16,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::strict::{Keys, Strict, StringSeed, Text, TextSeed, end};
+use crate::broker::UNIT_MESSAGES_MAX;
 use crate::broker::frame::LINES_BYTES_MAX;
 use crate::message::{Lines, ShardKey, Topic};
 use crate::shard::of_unix_seconds;
@@ -25,7 +26,7 @@ pub const VALUE_BYTES_MAX: usize = 48 * 1024;
 /// The most bytes of an entry as it was sent.
 pub const ENTRY_BYTES_MAX: usize = LINES_BYTES_MAX - 1;
 /// The most entries of a request.
-pub const ENTRIES_MAX: usize = 10_000;
+pub const ENTRIES_MAX: usize = UNIT_MESSAGES_MAX;
 
 /// The checked entries of a request, in output form.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -264,6 +265,10 @@ impl<'de> Visitor<'de> for EntryVisitor<'_> {
 
 fn read_timestamp(text: &str) -> Result<DateTime<FixedOffset>, Wrong> {
     let wrong = || Wrong::Timestamp(format!("{:?}", text.chars().take(64).collect::<String>()));
+    // The parser also takes U+2212 for a minus sign, as ISO 8601 does; RFC 3339 is ASCII.
+    if !text.is_ascii() {
+        return Err(wrong());
+    }
     let timestamp = DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?;
     // RFC 3339, 5.7: a 60th second is inserted at the end of a month, at 23:59:60 UTC.
     let is_leap_second = timestamp.timestamp_subsec_nanos() >= 1_000_000_000;
@@ -443,6 +448,7 @@ mod tests {
             "20261122T000000Z",
             "1763769600",
             "2026-11-22T00:00:00+0100",
+            "2026-11-22T00:00:00\u{2212}01:00",
         ] {
             assert!(matches!(timestamp(text), Err(Wrong::Timestamp(_))), "{text}");
         }
