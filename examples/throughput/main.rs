@@ -4,7 +4,7 @@
 //!
 //! ```sh
 //! cargo build --release --bins --examples
-//! throughput --binary async-data-processor [--seconds 10] [--connections 16] [--entries 100] [--keep]
+//! throughput --binary PATH [--seconds 10] [--connections 16] [--entries 100] [--keep]
 //! ```
 //!
 //! The standard load: 51 bytes an entry, timestamps spread evenly over a minute, default settings,

@@ -1,22 +1,22 @@
 //! `config check`: every problem of the settings at once, without starting anything.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches, Subcommand};
 
-use super::exit::{Exit, Failure, OrExit};
+use super::exit::{Exit, Failure, OrExit, tell};
 use super::settings::UpSettings;
-use super::settings_file::{self, Values};
-use crate::web::check_listen;
+use super::settings_file::{Source, Sources};
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
+Exit code 1 if anything is wrong.
+
 Examples:
   async-data-processor config check
-  SHARDS_COUNT=0 async-data-processor config check --config settings.toml
-
-Exit code 1 if anything is wrong.";
+  SHARDS_COUNT=0 async-data-processor config check --config settings.toml";
 
 /// `config`.
 #[derive(Debug, Args)]
@@ -32,29 +32,23 @@ enum Action {
     Check,
 }
 
-pub(super) fn run(command: &ConfigCommand, cli: Command) -> Result<Exit, Failure> {
+/// A setting that is in force: key, value, where it comes from.
+type InForce = (String, String, String);
+
+pub(super) fn run(command: &ConfigCommand, mut sources: Sources) -> Result<Exit, Failure> {
     let Action::Check = command.action;
-    let mut problems = Vec::new();
-    let values = match settings_file::config_path(&cli).map(|path| settings_file::read(&path)) {
-        Some(Ok(values)) => values,
-        Some(Err(error)) => {
-            problems.push(error);
-            Values::new()
-        }
-        None => Values::new(),
-    };
-    problems.extend(settings_file::unknown_keys(&cli, &values));
-    let settings = settings_file::settings(&cli);
-    let mut in_force = Vec::new();
-    for (key, arg) in &settings {
-        match in_force_value(key, arg, &values) {
-            Ok(value) => in_force.push((key, value)),
-            Err(error) => problems.push(error),
+    let mut problems = std::mem::take(&mut sources.problems);
+    let (mut in_force, mut wrong) = (Vec::new(), BTreeSet::new());
+    for (key, arg) in &sources.settings {
+        match in_force_value(key, arg, &sources) {
+            Ok((value, source)) => in_force.push((key.clone(), value, source)),
+            Err(error) => {
+                problems.push(error);
+                wrong.insert(key.clone());
+            }
         }
     }
-    if problems.is_empty() {
-        problems = together(&values);
-    }
+    problems.extend(together(&sources, &wrong));
     let mut out = std::io::stdout().lock();
     let printed = print(&mut out, &in_force, &problems);
     printed.context("writing to stdout").or_exit(Exit::Io)?;
@@ -62,68 +56,54 @@ pub(super) fn run(command: &ConfigCommand, cli: Command) -> Result<Exit, Failure
 }
 
 /// The value of a setting and where it comes from, if its own parser takes it.
-fn in_force_value(key: &str, arg: &Arg, values: &Values) -> anyhow::Result<(String, String)> {
-    let variable = arg.get_env().unwrap_or_default().to_string_lossy().into_owned();
-    let from_environment = settings_file::from_environment(arg);
-    let (value, source) = match (from_environment, values.get(key)) {
-        (Some(value), _) => (value.to_string_lossy().into_owned(), variable.clone()),
-        (None, Some(value)) => (value.clone(), "settings file".to_owned()),
-        (None, None) => {
-            let defaults: Vec<_> =
-                arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-            return Ok((defaults.join(","), "default".to_owned()));
-        }
+fn in_force_value(key: &str, arg: &Arg, sources: &Sources) -> anyhow::Result<(String, String)> {
+    let Some((value, source)) = sources.find(key) else {
+        let defaults: Vec<_> =
+            arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let unset = if is_flag(arg) { ("false", "default") } else { ("", "not set") };
+        return Ok(match defaults.is_empty() {
+            true => (unset.0.to_owned(), unset.1.to_owned()),
+            false => (defaults.join(","), "default".to_owned()),
+        });
     };
-    // A flag takes its text from a default as it does from the environment.
-    let alone = arg.clone().default_value(value.clone()).required(false);
-    let alone = Command::new("check").no_binary_name(true).arg(without_requirements(alone));
-    match alone.try_get_matches_from::<_, &str>([]) {
-        Ok(_) => Ok((value, source)),
-        Err(error) => {
-            let text = error.to_string();
-            let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            Err(anyhow!("{variable} ({source}): {text}"))
-        }
+    // The parser takes the text from a default as it does from the environment.
+    let alone = arg.clone().env(None::<&'static str>).default_value(value.clone());
+    match Command::new("check").no_binary_name(true).arg(alone).try_get_matches_from([""; 0]) {
+        Ok(_) => Ok((
+            value,
+            match source {
+                Source::Variable(name) => name,
+                Source::File(_) => "settings file".to_owned(),
+            },
+        )),
+        Err(error) => Err(source.wrong(&value, &error)),
     }
 }
 
-/// The same argument, free of those that it goes with: it is parsed alone.
-fn without_requirements(arg: Arg) -> Arg {
-    let mut alone = Arg::new(arg.get_id().clone()).long(arg.get_id().to_string());
-    alone = alone.action(arg.get_action().clone()).value_parser(arg.get_value_parser().clone());
-    if let Some(delimiter) = arg.get_value_delimiter() {
-        alone = alone.value_delimiter(delimiter);
-    }
-    let values: Vec<_> = arg.get_default_values().to_vec();
-    if matches!(arg.get_action(), ArgAction::SetTrue) { alone } else { alone.num_args(1) }
-        .default_values(values)
+fn is_flag(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
 }
 
-/// What does not fit together, once each setting is right by itself.
-fn together(values: &Values) -> Vec<anyhow::Error> {
+/// What does not fit together; settings that are wrong by themselves count as not set, and what
+/// would be said of them then is left out.
+fn together(sources: &Sources, wrong: &BTreeSet<String>) -> Vec<anyhow::Error> {
     let command = UpSettings::augment_args(Command::new("up").no_binary_name(true));
-    let command = command.mut_args(|arg| match values.get(arg.get_id().as_str()) {
-        Some(value) => arg.default_value(value.clone()),
-        None => arg,
+    let command = command.mut_args(|arg| match wrong.contains(arg.get_id().as_str()) {
+        true => arg.env(None::<&'static str>),
+        false => sources.apply_to(arg),
     });
-    let parsed = command.try_get_matches_from::<_, &str>([]);
+    let parsed = command.try_get_matches_from([""; 0]);
     let settings = match parsed.and_then(|matches| UpSettings::from_arg_matches(&matches)) {
         Ok(settings) => settings,
         Err(error) => return vec![anyhow!("{}", error.to_string().trim())],
     };
     let mut problems = settings.batch.problems();
-    match settings.http.check() {
-        Err(more) => problems.extend(more),
-        Ok(checked) => {
-            if let Ok(address) = settings.http.host.parse() {
-                let (tokens, tls) = (checked.tokens.is_some(), checked.tls.is_some());
-                let insecure = settings.http.insecure_listen;
-                problems.extend(check_listen(address, tokens, tls, insecure).err().map(Into::into));
-            }
-        }
-    }
+    problems.extend(settings.http.check().err().into_iter().flatten());
+    problems.extend(settings.http.exposed().map(|error| anyhow!("HOST: {error}")));
     problems.extend(not_a_directory("STATE_DIR", &settings.state.state_dir));
     problems.extend(not_a_directory("DATA_OUTPUT_DIR", &settings.batch.output.data_output_dir));
+    let names: Vec<_> = wrong.iter().map(|key| key.to_ascii_uppercase()).collect();
+    problems.retain(|problem| !names.iter().any(|name| problem.to_string().contains(name)));
     problems
 }
 
@@ -134,14 +114,14 @@ fn not_a_directory(setting: &str, path: &Path) -> Option<anyhow::Error> {
 
 fn print(
     out: &mut impl Write,
-    in_force: &[(&String, (String, String))],
+    in_force: &[InForce],
     problems: &[anyhow::Error],
 ) -> std::io::Result<()> {
-    for (key, (value, source)) in in_force {
+    for (key, value, source) in in_force {
         writeln!(out, "{key} = {value}    # {source}")?;
     }
     for problem in problems {
-        writeln!(out, "problem: {problem:#}")?;
+        writeln!(out, "problem: {}", tell(problem))?;
     }
     writeln!(out, "{}", if problems.is_empty() { "ok" } else { "NOT OK" })
 }

@@ -14,8 +14,13 @@ Exit codes:
    73  a directory or file cannot be made or used
    74  reading or writing failed; the next start recovers
    75  not done in time, try again (the shutdown deadline passed, no room)
-   78  a setting is wrong
-  130  ended by a second Ctrl-C";
+   78  a setting in the environment or the settings file is wrong
+  130  ended by Ctrl-C before the end (the second one; publish: the first)
+
+Examples:
+  async-data-processor up
+  async-data-processor config check
+  async-data-processor verify";
 
 /// How a process ends; 64 to 78 as in sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +63,19 @@ impl Failure {
     #[must_use]
     #[expect(clippy::print_stderr, reason = "the last words of the process, with or without logs")]
     pub fn report(self) -> ExitCode {
-        eprintln!("error: {:#}", self.error);
+        eprintln!("error: {}", tell(&self.error));
         self.exit.into()
     }
+}
+
+/// An error with its causes, each told once: many name their cause in their own words.
+pub(super) fn tell(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    causes.fold(String::new(), |told, cause| match told.is_empty() {
+        true => cause,
+        false if told.contains(&cause) => told,
+        false => format!("{told}: {cause}"),
+    })
 }
 
 /// Gives errors their exit code where they happen.

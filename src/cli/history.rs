@@ -47,6 +47,7 @@ struct Row<'a> {
 
 pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
+    warn_if_new(&command.state);
     let state = open_state(&command.state, &Lifecycle::new())?;
     let workers = {
         let txn = state.read().or_exit(Exit::Io)?;
@@ -63,6 +64,14 @@ pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     };
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
+}
+
+/// An account of nothing is right, but hardly what was asked for.
+pub(super) fn warn_if_new(settings: &StateSettings) {
+    if !settings.state_dir.exists() {
+        let state_dir = settings.state_dir.display();
+        tracing::warn!(%state_dir, "this state directory is new: is STATE_DIR the right one?");
+    }
 }
 
 /// A result as one line of JSON.

@@ -21,6 +21,11 @@ pub(super) enum Format {
     Json,
 }
 
+/// Takes a filter that can be read.
+pub(super) fn parse_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// Starts logging.
 pub(super) fn start(settings: &LogSettings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log)

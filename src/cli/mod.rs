@@ -19,6 +19,7 @@ mod verify;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::{Exit, Failure};
+use settings_file::Sources;
 
 /// Lands timestamped messages in files, exactly once, with nothing else to install.
 #[derive(Debug, Parser)]
@@ -58,22 +59,29 @@ enum Command {
     #[command(after_help = history::EXAMPLES)]
     History(history::HistoryCommand),
     /// Checks the settings without starting anything.
+    #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
 }
 
 /// Reads the command line and runs the command.
 #[must_use]
 pub fn main() -> std::process::ExitCode {
-    let command = match settings_file::with_defaults(Cli::command()) {
-        Ok(command) => command,
-        Err(failure) => return failure.report(),
-    };
-    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
+    let sources = Sources::read(&Cli::command());
+    let parsed = sources.apply(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        // Help and version are answers, not errors; clap knows which stream and which code.
-        Err(error) => error.exit(),
+        Err(error) => match sources.blame(&error) {
+            Some(failure) => return failure.report(),
+            // Help and version are answers, not errors; clap knows which stream and which code.
+            None => error.exit(),
+        },
     };
+    // `config check` names what is wrong with the file together with everything else.
+    if !matches!(cli.command, Command::Config(_))
+        && let Some(failure) = sources.failure()
+    {
+        return failure.report();
+    }
     let outcome = match cli.command {
         Command::Server(settings) => server::run(settings),
         Command::MessageConsumer(settings) => message_consumer::run(settings),
@@ -81,7 +89,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
-        Command::Config(command) => config::run(&command, Cli::command()),
+        Command::Config(command) => config::run(&command, sources),
     };
     match outcome {
         Ok(exit) => exit.into(),

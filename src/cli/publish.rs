@@ -1,13 +1,19 @@
 //! `publish`: stores entries from stdin, one JSON object per line.
+//!
+//! Lines are gathered into transactions of a megabyte; when the sender pauses, what is there is
+//! stored at once, so that a pipe that never ends is as good as a file.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdinLock, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{Exit, Failure, OrExit};
 use super::history::print_json;
@@ -22,19 +28,27 @@ use crate::service::Lifecycle;
 use crate::state::State;
 
 pub(super) const EXAMPLES: &str = "\
+Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65), without room
+(75) and after Ctrl-C (130) everything up to line `lines` is stored, and nothing after it: mend what
+is wrong, and go on with --skip. Killed in any other way it prints nothing; compare `verify`.
+
 Examples:
   echo '{\"timestamp\":\"2026-11-22T07:30:00Z\",\"value\":\"hello\"}' | async-data-processor publish
   async-data-processor publish < entries.ndjson
-  async-data-processor publish --skip 120000 < entries.ndjson    # go on after an interruption
-
-Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65) or without room
-(75) everything before `lines` is stored: mend what is wrong, and go on with --skip.";
+  async-data-processor publish --skip 120000 < entries.ndjson    # go on after an interruption";
 
 /// Bytes that are stored together: one transaction of a megabyte.
 const UNIT_BYTES: usize = 1 << 20;
+/// One byte more than may be, and its end: so a line without an end does not fill the memory.
+const LINE_BYTES_MAX: u64 = ENTRY_BYTES_MAX as u64 + 2;
 /// How often a line without room is tried again before the command gives up, and how far apart.
 const ROOM_TRIES: u32 = 50;
 const ROOM_PAUSE: Duration = Duration::from_millis(200);
+/// What is read from stdin at once; more than the standard library's own buffer, which is then
+/// passed by, so that this one's being empty means that nothing was read ahead.
+const READ_BYTES: usize = 64 << 10;
+/// How often Ctrl-C is looked for while the sender pauses, in nanoseconds.
+const STOP_POLL_NS: i64 = 100_000_000;
 
 /// `publish`.
 #[derive(Debug, Args)]
@@ -61,7 +75,9 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
     let state = open_state(&command.state, &Lifecycle::new())?;
     let mut publisher = Publisher::new(state, command)?;
-    let outcome = publisher.publish_all(&mut std::io::stdin().lock(), command.skip);
+    let stop = watch_signals()?;
+    let reader = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
+    let outcome = publisher.publish_all(Input { reader, stop }, command.skip);
     publisher.bar.finish_and_clear();
     let stored = publisher.stored;
     let mut out = std::io::stdout().lock();
@@ -69,6 +85,73 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     outcome?;
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
+}
+
+/// The first Ctrl-C asks for a stop, the second ends at once.
+fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("starting the runtime")
+        .or_exit(Exit::Unavailable)?;
+    let entered = runtime.enter();
+    let install = |kind| signal(kind).context("a signal handler").or_exit(Exit::Software);
+    let mut interrupt = install(SignalKind::interrupt())?;
+    let mut terminate = install(SignalKind::terminate())?;
+    drop(entered);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    let watch = move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+                if stopping.swap(true, Ordering::Relaxed) {
+                    std::process::exit(Exit::Interrupted as i32);
+                }
+            }
+        });
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
+    thread.context("starting a thread").or_exit(Exit::Unavailable)?;
+    Ok(stop)
+}
+
+/// The lines of stdin.
+struct Input {
+    reader: BufReader<StdinLock<'static>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Input {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether something can be read without waiting, the end included.
+    fn is_ready(&self) -> io::Result<bool> {
+        Ok(!self.reader.buffer().is_empty() || self.poll(0)?)
+    }
+
+    /// Waits until something can be read or the process is asked to stop.
+    fn wait(&self) -> io::Result<()> {
+        while !self.stopped() && !self.poll(STOP_POLL_NS)? {}
+        Ok(())
+    }
+
+    fn poll(&self, nanoseconds: i64) -> io::Result<bool> {
+        let mut stdin = [PollFd::new(self.reader.get_ref(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+        match poll(&mut stdin, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            polled => Ok(polled? > 0),
+        }
+    }
+
+    /// Reads a line with its end, or the start of one that is too long; nothing at the end.
+    fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<()> {
+        line.clear();
+        self.reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line).map(drop)
+    }
 }
 
 struct Publisher {
@@ -96,21 +179,31 @@ impl Publisher {
         Ok(Self { broker, shards: command.shards.count(), bar, stored: Stored::default() })
     }
 
-    fn publish_all(&mut self, input: &mut impl BufRead, skip: u64) -> Result<(), Failure> {
+    fn publish_all(&mut self, mut input: Input, skip: u64) -> Result<(), Failure> {
         let mut entries = Entries::default();
         let mut lines = 0;
         let mut line = Vec::new();
+        let reading = |read: io::Result<()>| read.context("reading stdin").or_exit(Exit::Io);
         loop {
-            line.clear();
-            // One byte more than may be: so a line without an end does not fill the memory.
-            let most = ENTRY_BYTES_MAX as u64 + 2;
-            let read = input.by_ref().take(most).read_until(b'\n', &mut line);
-            if read.context("reading stdin").or_exit(Exit::Io)? == 0 {
+            if !input.is_ready().context("waiting for stdin").or_exit(Exit::Io)? {
+                self.store(std::mem::take(&mut entries), lines)?;
+                input.wait().context("waiting for stdin").or_exit(Exit::Io)?;
+            }
+            if input.stopped() {
+                self.store(entries, lines)?;
+                let error = anyhow!("stopped: go on with --skip {lines}");
+                return Err(Failure::new(Exit::Interrupted, error));
+            }
+            reading(input.read_line(&mut line))?;
+            if line.is_empty() {
                 return self.store(entries, lines);
             }
             lines += 1;
             if lines <= skip {
-                self.skip_rest(input, &line)?;
+                // The rest of a line that was too long to be read at once.
+                if !line.ends_with(b"\n") {
+                    reading(input.reader.skip_until(b'\n').map(drop))?;
+                }
                 self.stored.lines = lines;
                 continue;
             }
@@ -126,15 +219,10 @@ impl Publisher {
         }
     }
 
-    /// The rest of a line to be passed over that was too long to be read at once.
-    fn skip_rest(&self, input: &mut impl BufRead, start: &[u8]) -> Result<(), Failure> {
-        if !start.ends_with(b"\n") {
-            input.skip_until(b'\n').context("reading stdin").or_exit(Exit::Io)?;
-        }
-        Ok(())
-    }
-
     fn add(&self, line: &[u8], entries: &mut Entries) -> anyhow::Result<()> {
+        if line.len() as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+            anyhow::bail!("it has more than {ENTRY_BYTES_MAX} bytes");
+        }
         let text = std::str::from_utf8(line).context("not UTF-8")?.trim_ascii();
         if !text.is_empty() {
             entries.push(text, self.shards)?;

@@ -9,17 +9,18 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use ipnet::IpNet;
 
+use super::exit::tell;
 use crate::batch::journal::JournalRetention;
 use crate::broker::embedded::KeyRetention;
 use crate::broker::take::TakePolicy;
 use crate::rooms::messages::consume::ConsumerSettings;
 use crate::shard::SHARDS_MAX;
-use crate::web::{self, CorsOrigins, ServeSettings, Tokens};
+use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -29,7 +30,7 @@ pub(super) struct StateSettings {
     /// State directory, on a local disk; all processes that work together share it.
     #[arg(long, env = "STATE_DIR", value_name = "DIR", default_value = default_state_dir())]
     pub(super) state_dir: PathBuf,
-    /// The most bytes that waiting messages and the journal may take up in the state directory.
+    /// The most bytes that waiting messages and the journal may take up; the same in all processes.
     #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 30)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1 << 20..=1 << 46))]
     state_map_bytes: usize,
@@ -45,8 +46,9 @@ pub(super) struct StateSettings {
 pub(super) struct LogSettings {
     /// What is logged: error, warn, info, debug, trace, or a filter such as "info,heed=debug".
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
+    #[arg(value_parser = super::logging::parse_filter)]
     pub(super) log: String,
-    /// How: auto is human on a terminal, else json.
+    /// How it is logged: auto is human on a terminal, else json.
     #[arg(long, env, value_name = "FORMAT", default_value = "auto")]
     pub(super) log_format: super::logging::Format,
 }
@@ -78,13 +80,13 @@ pub(super) struct HttpSettings {
     #[arg(long, env, value_name = "PORT", default_value_t = 8080)]
     pub(super) port: u16,
     /// Listen on a non-loopback address without tokens or TLS.
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(super) insecure_listen: bool,
-    /// TLS certificate chain (PEM).
-    #[arg(long, env, value_name = "FILE", requires = "tls_key")]
+    /// TLS certificate chain (PEM); needs the key as well.
+    #[arg(long, env, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// Private key of the TLS certificate (PEM).
-    #[arg(long, env, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// File with bearer tokens, a line each: name:scope[,scope]:token (scopes write, read, admin).
     #[arg(long, env, value_name = "FILE")]
@@ -99,13 +101,13 @@ pub(super) struct HttpSettings {
     #[arg(long, env, value_name = "CIDR", value_delimiter = ',')]
     trusted_proxies: Vec<IpNet>,
     /// Show internal details of errors to clients.
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(super) debug_errors: bool,
     /// How many Idempotency-Keys are kept.
     #[arg(long, env, value_name = "N", default_value_t = 100_000)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
     idempotency_keys: u64,
-    /// How long they are kept, in seconds; the smaller of the two wins.
+    /// How long Idempotency-Keys are kept, in seconds; the smaller of the two limits wins.
     #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
     idempotency_seconds: u64,
 }
@@ -148,7 +150,7 @@ pub(super) struct BatchSettings {
     /// Rows of committed files that the journal keeps.
     #[arg(long, env, value_name = "N", default_value_t = 100_000)]
     journal_batches: u64,
-    /// How long it keeps them, in days; the smaller of the two wins.
+    /// How long the journal keeps them, in days; the smaller of the two limits wins.
     #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
     journal_days: u64,
     /// How often the workers' history is logged, in seconds.
@@ -244,17 +246,32 @@ impl HttpSettings {
     /// Reads the files and parses the texts; every problem there is.
     pub(super) fn check(&self) -> Result<CheckedHttp, Vec<anyhow::Error>> {
         let mut problems = Vec::new();
-        let mut keep = |error: anyhow::Error| problems.push(error);
+        let mut keep = |error: anyhow::Error| problems.push(anyhow!(tell(&error)));
         let tokens = self.tokens().map_err(&mut keep).ok().flatten();
         let tls = match (&self.tls_cert, &self.tls_key) {
-            (Some(chain), Some(key)) => web::load_tls(chain, key).map_err(|e| keep(e.into())).ok(),
-            _ => None,
+            (Some(chain), Some(key)) => {
+                web::load_tls(chain, key).context("TLS_CERT, TLS_KEY").map_err(&mut keep).ok()
+            }
+            (None, None) => None,
+            (chain, _) => {
+                let missing = if chain.is_some() { "TLS_KEY" } else { "TLS_CERT" };
+                keep(anyhow!("TLS_CERT and TLS_KEY go together, but {missing} is not set"));
+                None
+            }
         };
-        let cors = CorsOrigins::parse(&self.cors_origin).map_err(|e| keep(e.into())).ok();
+        let cors = CorsOrigins::parse(&self.cors_origin).context("CORS_ORIGIN");
+        let cors = cors.map_err(&mut keep).ok();
         match cors {
             Some(cors) if problems.is_empty() => Ok(CheckedHttp { tokens, tls, cors }),
             _ => Err(problems),
         }
+    }
+
+    /// Why the address may not be listened on, as far as it is one and no name.
+    pub(super) fn exposed(&self) -> Option<ListenError> {
+        let address = self.host.trim_matches(['[', ']']).parse().ok()?;
+        let (tokens, tls) = (self.tokens_file.is_some(), self.tls_cert.is_some());
+        check_listen(address, tokens, tls, self.insecure_listen).err()
     }
 
     fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
@@ -289,14 +306,14 @@ impl BatchSettings {
     pub(super) fn problems(&self) -> Vec<anyhow::Error> {
         let mut problems = Vec::new();
         if self.batch_min > self.batch_max {
-            problems.push(anyhow::anyhow!(
+            problems.push(anyhow!(
                 "BATCH_MIN is {}, more than BATCH_MAX, which is {}",
                 self.batch_min,
                 self.batch_max
             ));
         }
         if !(self.files_per_second.is_finite() && self.files_per_second >= 0.0) {
-            problems.push(anyhow::anyhow!("FILES_PER_SECOND must be 0 or a positive number"));
+            problems.push(anyhow!("FILES_PER_SECOND must be 0 or a positive number"));
         }
         problems
     }

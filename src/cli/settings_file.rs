@@ -1,37 +1,154 @@
-//! The settings file: its values become the defaults of the settings, so that the one parser checks
-//! all three sources, and a flag or an environment variable goes before them.
+//! Where settings come from: the settings file's values become the defaults of the one parser, so
+//! that it checks all sources alike, and a flag or an environment variable goes before the file.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::exit::{Exit, Failure};
+use super::exit::{Exit, Failure, tell};
 
 /// The values of a settings file, as text, by key.
-pub(super) type Values = BTreeMap<String, String>;
+type Values = BTreeMap<String, String>;
 
-/// The commands that read settings, with the values of the settings file as their defaults.
-pub(super) fn with_defaults(command: Command) -> Result<Command, Failure> {
-    let Some(path) = config_path(&command) else { return Ok(command) };
-    let values = read(&path).map_err(|error| Failure::new(Exit::Config, error))?;
-    let unknown = unknown_keys(&command, &values);
-    if let Some(first) = unknown.into_iter().next() {
-        let error = first.context(format!("settings file {}", path.display()));
-        return Err(Failure::new(Exit::Config, error));
+/// The settings there are, and what the settings file says of them.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// Arguments that an environment variable can set, by key.
+    pub(super) settings: BTreeMap<String, Arg>,
+    /// What the settings file says.
+    pub(super) values: Values,
+    /// What is wrong with the settings file.
+    pub(super) problems: Vec<anyhow::Error>,
+}
+
+impl Sources {
+    /// Reads the settings file, if there is one.
+    pub(super) fn read(command: &Command) -> Self {
+        let subcommands = command.get_subcommands().flat_map(Command::get_arguments);
+        let settings: BTreeMap<_, _> = subcommands
+            .filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
+            .map(|arg| (arg.get_id().to_string(), arg.clone()))
+            .collect();
+        let mut sources = Self { settings, values: Values::new(), problems: Vec::new() };
+        let Some(path) = config_path(command) else { return sources };
+        match read(&path) {
+            Ok(values) => sources.values = values,
+            Err(error) => sources.problems.push(error),
+        }
+        sources.problems.extend(unknown_keys(&sources.settings, &sources.values, &path));
+        sources
     }
-    Ok(apply(command, &values))
+
+    /// The command line, with the file's values as defaults.
+    pub(super) fn apply(&self, command: Command) -> Command {
+        let names: Vec<_> =
+            command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        let command = command.mut_args(without_empty_variable);
+        names.into_iter().fold(command, |command, name| {
+            command.mut_subcommand(name, |sub| sub.mut_args(|arg| self.apply_to(arg)))
+        })
+    }
+
+    /// An argument, with the file's value as its default.
+    pub(super) fn apply_to(&self, arg: Arg) -> Arg {
+        let value = self.values.get(arg.get_id().as_str()).filter(|_| arg.get_env().is_some());
+        let arg = without_empty_variable(arg);
+        match value {
+            Some(value) => arg.default_value(value.clone()),
+            None => arg,
+        }
+    }
+
+    /// What is wrong with the file, as the end of the process.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let problems: Vec<_> = self.problems.iter().map(tell).collect();
+        (!problems.is_empty()).then(|| Failure::new(Exit::Config, anyhow!(problems.join("; "))))
+    }
+
+    /// A value and where it comes from, unless it is the default.
+    pub(super) fn find(&self, key: &str) -> Option<(String, Source)> {
+        let variable = self.settings.get(key).and_then(variable);
+        match (variable, self.values.get(key)) {
+            (Some((name, value)), _) => {
+                Some((value.to_string_lossy().into_owned(), Source::Variable(name)))
+            }
+            (None, Some(value)) => Some((value.clone(), Source::File(key.to_owned()))),
+            (None, None) => None,
+        }
+    }
+
+    /// A wrong value that no flag gave: clap names the flag all the same.
+    pub(super) fn blame(&self, error: &clap::Error) -> Option<Failure> {
+        let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else {
+            return None;
+        };
+        let flag = usage.split([' ', '=']).next()?;
+        let is_flag = |word: &OsString| {
+            let word = word.to_string_lossy();
+            word.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        };
+        let is_value = matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation);
+        if !is_value || std::env::args_os().any(|word| is_flag(&word)) {
+            return None;
+        }
+        let (value, source) = self.find(&flag.trim_start_matches('-').replace('-', "_"))?;
+        Some(Failure::new(Exit::Config, source.wrong(&value, error)))
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The environment variable of this name.
+    Variable(String),
+    /// The settings file, under this key.
+    File(String),
+}
+
+impl Source {
+    /// The error that names a wrong value by where it comes from.
+    pub(super) fn wrong(&self, value: &str, error: &clap::Error) -> anyhow::Error {
+        let reason = match (error.get(ContextKind::ValidValue), error.source()) {
+            (Some(ContextValue::Strings(valid)), _) => format!("it may be {}", valid.join(", ")),
+            (_, Some(source)) => source.to_string(),
+            (_, None) => error.to_string(),
+        };
+        match self {
+            Self::Variable(name) => anyhow!("{name} is {value:?}: {reason}"),
+            Self::File(key) => anyhow!("{key} in the settings file is {value:?}: {reason}"),
+        }
+    }
+}
+
+/// The environment variable of a setting and its value; an empty one counts as not set.
+fn variable(arg: &Arg) -> Option<(String, OsString)> {
+    let name = arg.get_env()?;
+    let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+    Some((name.to_string_lossy().into_owned(), value))
+}
+
+/// Compose files and units set variables to nothing where they mean the default.
+fn without_empty_variable(arg: Arg) -> Arg {
+    // Help is pasted into bug reports: it names variables and not their values.
+    let arg = arg.hide_env_values(true);
+    let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    if is_empty { arg.env(Resettable::Reset) } else { arg }
 }
 
 /// `--config`, before the command line is parsed: what is in the file decides how.
-pub(super) fn config_path(command: &Command) -> Option<PathBuf> {
+fn config_path(command: &Command) -> Option<PathBuf> {
     let config = command.get_arguments().find(|arg| arg.get_id() == "config")?.clone();
     // Everything else is passed over, wrong or not: the real parse comes later.
     let matches = Command::new("config")
         .disable_help_flag(true)
         .ignore_errors(true)
-        .arg(config.global(false))
+        .arg(without_empty_variable(config).global(false))
         .arg(Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true));
     let arguments: Vec<_> = std::env::args_os().collect();
     let at = arguments.iter().position(|argument| {
@@ -44,11 +161,11 @@ pub(super) fn config_path(command: &Command) -> Option<PathBuf> {
     matches.get_one::<PathBuf>("config").cloned()
 }
 
-/// Reads a settings file.
-pub(super) fn read(path: &Path) -> anyhow::Result<Values> {
+fn read(path: &Path) -> anyhow::Result<Values> {
     let context = || format!("settings file {}", path.display());
     let text = std::fs::read_to_string(path).with_context(context)?;
-    let table: toml::Table = text.parse().with_context(context)?;
+    let table: toml::Table =
+        text.parse().map_err(|error| malformed(&text, &error)).with_context(context)?;
     let mut values = Values::new();
     for (key, value) in table {
         let text = as_text(&value)
@@ -57,6 +174,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Values> {
         values.insert(key, text);
     }
     Ok(values)
+}
+
+/// By its number alone: the line may hold a secret.
+fn malformed(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    anyhow!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 fn as_text(value: &toml::Value) -> Option<String> {
@@ -72,44 +195,20 @@ fn as_text(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// The settings of all commands: arguments that an environment variable can set, by key.
-pub(super) fn settings(command: &Command) -> BTreeMap<String, Arg> {
-    command
-        .get_subcommands()
-        .flat_map(|sub| sub.get_arguments())
-        .filter(|arg| arg.get_env().is_some() && arg.get_id() != "config")
-        .map(|arg| (arg.get_id().to_string(), arg.clone()))
-        .collect()
-}
-
-/// What the environment says for a setting.
-pub(super) fn from_environment(arg: &Arg) -> Option<std::ffi::OsString> {
-    arg.get_env().and_then(std::env::var_os)
-}
-
 /// An error for each key that is no setting, with the nearest that is.
-pub(super) fn unknown_keys(command: &Command, values: &Values) -> Vec<anyhow::Error> {
-    let settings = settings(command);
+fn unknown_keys(
+    settings: &BTreeMap<String, Arg>,
+    values: &Values,
+    path: &Path,
+) -> Vec<anyhow::Error> {
     let unknown = values.keys().filter(|key| !settings.contains_key(*key));
     unknown
         .map(|key| {
             let distance = |known: &&String| strsim::damerau_levenshtein(known, key);
-            match settings.keys().min_by_key(distance) {
-                Some(nearest) => anyhow!("unknown key {key:?}; did you mean {nearest:?}?"),
-                None => anyhow!("unknown key {key:?}"),
-            }
+            let nearest = settings.keys().min_by_key(distance);
+            let advice = nearest.map(|near| format!("; did you mean {near:?}?"));
+            let (file, advice) = (path.display(), advice.unwrap_or_default());
+            anyhow!("settings file {file}: unknown key {key:?}{advice}")
         })
         .collect()
-}
-
-fn apply(command: Command, values: &Values) -> Command {
-    let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    names.into_iter().fold(command, |command, name| {
-        command.mut_subcommand(name, |sub| {
-            sub.mut_args(|arg| match values.get(arg.get_id().as_str()) {
-                Some(value) if arg.get_env().is_some() => arg.default_value(value.clone()),
-                _ => arg,
-            })
-        })
-    })
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::history::{Output, print_json};
+use super::history::{Output, print_json, warn_if_new};
 use super::process::open_state;
 use super::settings::{OutputSettings, StateSettings};
 use crate::batch::disk::{Disk, OutputDir};
@@ -15,12 +15,12 @@ use crate::batch::verify::{Account, ShardAccount, verify};
 use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
+Exit code 1 if messages are missing, doubled or damaged.
+
 Examples:
   async-data-processor verify
   async-data-processor verify --allow-taken-away     # a shipper moves files on
-  async-data-processor verify --output json | jq .findings
-
-Exit code 1 if offsets are missing, doubled or damaged.";
+  async-data-processor verify --output json | jq .findings";
 
 /// `verify`.
 #[derive(Debug, Args)]
@@ -39,6 +39,7 @@ pub(super) struct VerifyCommand {
 
 pub(super) fn run(command: &VerifyCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
+    warn_if_new(&command.state);
     let state = open_state(&command.state, &Lifecycle::new())?;
     // Without an output directory every file counts as missing, which is what it is.
     let path = &command.output_dir.data_output_dir;

@@ -23,8 +23,9 @@ use super::error::{HttpError, printable};
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const ALLOW_HEADERS: HeaderValue =
     HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key, Prefer");
-const EXPOSE_HEADERS: HeaderValue =
-    HeaderValue::from_static("Location, Preference-Applied, Retry-After, WWW-Authenticate");
+const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
+    "Idempotency-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate",
+);
 /// Seconds a browser may remember a preflight: two hours, the most that browsers keep.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 const ANY: HeaderValue = HeaderValue::from_static("*");

@@ -6,8 +6,17 @@
     reason = "a test that cannot go on says where it stopped"
 )]
 
+mod bad_input;
+mod bad_input_fuzz;
+mod command_line;
 mod commit_faults;
+mod examples;
 mod harness;
+mod http_access;
+mod http_limits;
+mod http_probes;
+mod idempotency;
 mod pipeline;
+mod readme;
 mod sim_disk;
 mod sim_tree;
