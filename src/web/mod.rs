@@ -27,6 +27,7 @@ mod metrics;
 mod openapi;
 mod origin;
 mod probes;
+mod raw;
 mod serve;
 mod timer;
 mod tls;

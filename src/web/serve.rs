@@ -236,10 +236,10 @@ fn client_left(error: &io::Error) -> bool {
 }
 
 /// Writes an answer and reads on until the client has seen it.
-async fn tell(mut stream: TcpStream, answer: &str) -> io::Result<()> {
+async fn tell(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     stream.writable().await?;
     // Whole or not at all: the buffer of a socket that was just accepted is empty.
-    stream.try_write(answer.as_bytes())?;
+    stream.try_write(answer)?;
     poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await?;
     let mut space = [0; 1024];
     loop {
