@@ -143,7 +143,8 @@ impl Disk for OutputDir {
     }
 
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read>>> {
-        match self.open_at(path, OFlags::RDONLY) {
+        // Without waiting, should somebody have put a pipe there.
+        match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => Ok(Some(Box::new(File::from(file)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

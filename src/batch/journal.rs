@@ -39,6 +39,8 @@ pub struct BatchRow {
     pub file: PathBuf,
     /// Where it was staged.
     pub staged: PathBuf,
+    /// The identity of the output directory that both are in.
+    pub output: String,
     /// When it was committed, in milliseconds since 1970.
     pub committed_ms: u64,
 }
@@ -86,6 +88,8 @@ pub struct Staged {
     pub checksum: String,
     /// Who wrote it.
     pub worker: WorkerName,
+    /// The identity of the output directory.
+    pub output: String,
     /// Where it is staged.
     pub path: PathBuf,
     /// Now.
@@ -127,6 +131,7 @@ pub fn prepare(
         worker: staged.worker,
         file: name::final_path(number, staged.kind, staged.worker, staged.at),
         staged: staged.path.clone(),
+        output: staged.output.clone(),
         committed_ms: u64::try_from(staged.at.timestamp_millis()).unwrap_or(0),
     };
     let key = staged.key.offset_key(staged.range.first);

@@ -74,21 +74,26 @@ pub enum OutputError {
     State(#[from] StateError),
 }
 
-/// Checks that `disk` (at `output`) is the output directory of `state`, and binds a new one.
+/// Checks that `disk` (at `output`) is the output directory of `state`, and binds a new one; its
+/// identity.
 ///
 /// # Errors
 /// It belongs to another, is not the one used so far, or can't be used.
-pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Result<(), OutputError> {
+pub fn bind(
+    state: &State,
+    disk: &dyn Disk,
+    output: &Path,
+    adopt: bool,
+) -> Result<String, OutputError> {
     let io = |source| OutputError::Io { output: output.to_owned(), source };
     let marker = read_marker(disk).map_err(io)?;
     if adopt && marker.is_none() {
-        let batches = unfinished(state)?;
+        // A new identity: the old directory must not be taken for this one later.
+        let batches = state.commit(forget_identity)?;
         if batches > 0 {
             let (output, state) = (output.to_owned(), state.dir().to_owned());
             return Err(OutputError::Unfinished { output, state, batches });
         }
-        // A new identity: the old directory must not be taken for this one later.
-        state.commit(forget_identity)?;
     }
     let (identity, bound) = known_identity(state)?;
     let paths = || (output.to_owned(), state.dir().to_owned());
@@ -107,7 +112,7 @@ pub fn bind(state: &State, disk: &dyn Disk, output: &Path, adopt: bool) -> Resul
     if !bound {
         state.commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, BOUND, b"1")?))?;
     }
-    Ok(())
+    Ok(identity)
 }
 
 /// Whether `state` has an output directory.
@@ -142,16 +147,15 @@ pub fn check(state: &State, disk: &dyn Disk, output: &Path) -> Result<(), Output
     }
 }
 
-fn forget_identity(txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
-    let meta = txn.tables.meta;
-    meta.delete(&mut txn.txn, IDENTITY)?;
-    meta.delete(&mut txn.txn, BOUND)?;
-    Ok(())
-}
-
-fn unfinished(state: &State) -> Result<u64, StateError> {
-    let txn = state.read()?;
-    Ok(state.tables().prepared.len(&txn)?)
+/// Forgets the output directory, unless batches are on their way into it: how many.
+fn forget_identity(txn: &mut WriteTxn<'_>) -> Result<u64, StateError> {
+    let batches = txn.tables.prepared.len(&txn.txn)?;
+    if batches == 0 {
+        let meta = txn.tables.meta;
+        meta.delete(&mut txn.txn, IDENTITY)?;
+        meta.delete(&mut txn.txn, BOUND)?;
+    }
+    Ok(batches)
 }
 
 /// The identity of the output, and whether its marker was ever seen in place. Made up on first

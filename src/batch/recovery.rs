@@ -51,6 +51,20 @@ pub enum RecoveryError {
         /// What was found.
         found: String,
     },
+    /// A batch is on its way into another output directory.
+    #[error(
+        "batch {number} of {key} is on its way into another output directory than {output}: start \
+         once with the one that it was staged in, set as DATA_OUTPUT_DIR",
+        number = .row.number
+    )]
+    OtherOutput {
+        /// The shard.
+        key: ShardKey,
+        /// The batch.
+        row: Box<BatchRow>,
+        /// The output directory of this process.
+        output: PathBuf,
+    },
     /// Messages are missing from the state environment, or marked that never were.
     #[error("{key}: {found}. Restore the state directory from a copy; nothing was changed")]
     Gap {
@@ -82,7 +96,10 @@ impl RecoveryError {
         match self {
             Self::Write(error) => error.is_retry(),
             Self::State(error) => error.is_space(),
-            Self::Damaged { .. } | Self::Gap { .. } | Self::Io { .. } => false,
+            Self::Damaged { .. }
+            | Self::OtherOutput { .. }
+            | Self::Gap { .. }
+            | Self::Io { .. } => false,
         }
     }
 }
@@ -126,6 +143,10 @@ pub fn recover(writer: &Writer, lock: &ShardLock) -> Result<Progress, RecoveryEr
         let txn = writer.state.read()?;
         journal::rows(&txn, writer.state.tables().prepared, key)?
     };
+    if let Some(row) = prepared.iter().find(|row| row.output != writer.output_identity) {
+        let (row, output) = (Box::new(row.clone()), writer.output().to_owned());
+        return Err(RecoveryError::OtherOutput { key, row, output });
+    }
     for row in &prepared {
         recover_batch(writer, key, row)?;
     }
@@ -175,7 +196,7 @@ fn recover_batch(writer: &Writer, key: ShardKey, row: &BatchRow) -> Result<(), R
             }
             writer.finish(key, row);
         }
-        (Found::Absent, Found::Whole) => writer.place(key, row)?,
+        (Found::Absent, Found::Whole) => writer.place_once(key, row)?,
         (Found::Absent, Found::Absent) => {
             tracing::info!(file = %row.file.display(), "a committed file was taken away already");
             writer.finish(key, row);

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::disk::Disk;
@@ -63,10 +63,12 @@ pub struct Writer {
     pub(super) state: State,
     pub(super) disk: Arc<dyn Disk>,
     output: PathBuf,
+    /// What `output::bind` said: the identity of the output directory.
+    pub(super) output_identity: String,
     clock: Arc<dyn Clock>,
     life: Lifecycle,
     /// Folders made, their parents synced, by this process.
-    folders: RwLock<HashSet<PathBuf>>,
+    folders: Mutex<HashSet<PathBuf>>,
     nonce: AtomicU64,
     finishing: Arc<Finishing>,
 }
@@ -81,10 +83,6 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn shared<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn retry<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WriteError + 'a {
     move |source| WriteError::Retry { doing, path: path.to_owned(), source }
 }
@@ -96,6 +94,7 @@ impl Writer {
         state: State,
         disk: Arc<dyn Disk>,
         output: PathBuf,
+        output_identity: String,
         clock: Arc<dyn Clock>,
         retention: JournalRetention,
         life: Lifecycle,
@@ -106,8 +105,8 @@ impl Writer {
             clock: Arc::clone(&clock),
             rows: Mutex::default(),
         });
-        let (folders, nonce) = (RwLock::default(), AtomicU64::new(0));
-        Self { state, disk, output, clock, life, folders, nonce, finishing }
+        let (folders, nonce) = (Mutex::default(), AtomicU64::new(0));
+        Self { state, disk, output, output_identity, clock, life, folders, nonce, finishing }
     }
 
     /// The output directory, for messages.
@@ -165,7 +164,7 @@ impl Writer {
             self.discard(&path);
             return Err(error);
         }
-        self.disk.sync_dir(&staging).map_err(|error| self.sync_failed(&staging, &error))?;
+        self.sync_folder(&staging)?;
         Ok(Staged {
             key: delivery.key,
             range: delivery.range,
@@ -174,6 +173,7 @@ impl Writer {
             bytes: lines.len() as u64,
             checksum: journal::checksum(lines),
             worker,
+            output: self.output_identity.clone(),
             path,
             at,
         })
@@ -205,13 +205,19 @@ impl Writer {
     /// # Errors
     /// The process stops first, or going on would not be safe. Recovery places the batch then.
     pub fn place(&self, key: ShardKey, row: &BatchRow) -> Result<(), WriteError> {
-        while let Err(error) = self.rename_and_sync(row) {
+        while let Err(error) = self.place_once(key, row) {
             let WriteError::Retry { .. } = &error else { return Err(error) };
             tracing::warn!(%error, file = %row.file.display(), "a batch cannot be placed, yet");
             if self.life.wait_stopping(PLACE_RETRY) {
                 return Err(WriteError::Stopping(row.file.clone()));
             }
         }
+        Ok(())
+    }
+
+    /// The same, tried once.
+    pub(super) fn place_once(&self, key: ShardKey, row: &BatchRow) -> Result<(), WriteError> {
+        self.rename_and_sync(row)?;
         self.finish(key, row);
         Ok(())
     }
@@ -220,15 +226,16 @@ impl Writer {
         self.check_root()?;
         // A reader that takes files away with their folder may do so again and again.
         for _ in 0..FOLDER_TRIES {
-            let made = self.make_folder(row.folder());
-            // Whoever makes a folder again shuts others out until its name is durable: else a
-            // batch in it would be done before the folder is.
-            let folders = shared(&self.folders);
-            if made.is_ok() && folders.contains(row.folder()) && self.rename(row)? {
-                return self.sync_folder(row.folder());
+            match self.make_folder(row.folder()) {
+                Ok(()) if self.rename(row)? => {
+                    // What leads to the folder as well: whoever made it again after a reader took
+                    // it away, in this process or another, may not have synced its name yet.
+                    let folders = row.folder().ancestors();
+                    return folders.into_iter().try_for_each(|folder| self.sync_folder(folder));
+                }
+                Ok(()) | Err(WriteError::Retry { .. }) => self.forget_folders(),
+                Err(error) => return Err(error),
             }
-            drop(folders);
-            self.forget_folders();
         }
         self.make_folder(row.folder())?;
         let vanished = io::Error::from(io::ErrorKind::NotFound);
@@ -263,12 +270,21 @@ impl Writer {
         }
     }
 
-    /// Makes the names in a folder of the output durable.
+    /// Makes the names in a folder durable; one that a reader took away has none to keep.
     pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), WriteError> {
-        match self.disk.sync_dir(folder) {
-            // A reader took the file and its folder away: there is no name left to keep.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            synced => synced.map_err(|error| self.sync_failed(folder, &error)),
+        loop {
+            match self.disk.sync_dir(folder) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                // The folder could not even be opened: nothing was synced, and nothing failed to.
+                Err(error) if is_out_of_descriptors(&error) => {
+                    tracing::warn!(%error, folder = %folder.display(), "cannot be synced, yet");
+                    if self.life.wait_stopping(PLACE_RETRY) {
+                        return Err(WriteError::Stopping(folder.to_owned()));
+                    }
+                }
+                Err(error) => return Err(self.sync_failed(folder, &error)),
+            }
         }
     }
 
@@ -279,40 +295,36 @@ impl Writer {
         self.state.submit(Box::new(job));
     }
 
-    /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
-    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), WriteError> {
-        if shared(&self.folders).contains(folder) {
-            return Ok(());
+    /// Tries again to mark as done what an earlier commit had no room for.
+    pub fn finish_again(&self) {
+        if !held(&self.finishing.rows).is_empty() {
+            let finishing = Arc::clone(&self.finishing);
+            self.state.submit(Box::new(Finish { finishing, taken: Vec::new() }));
         }
-        let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
-        self.make_folders(&mut folders, folder)
     }
 
-    fn make_folders(
-        &self,
-        folders: &mut HashSet<PathBuf>,
-        folder: &Path,
-    ) -> Result<(), WriteError> {
-        if folder.as_os_str().is_empty() || folders.contains(folder) {
+    /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), WriteError> {
+        if folder.as_os_str().is_empty() || held(&self.folders).contains(folder) {
             return Ok(());
         }
         let parent = folder.parent().unwrap_or(Path::new(""));
-        self.make_folders(folders, parent)?;
+        self.make_folder(parent)?;
         match self.disk.create_dir(folder) {
             // A reader took the parent away, in spite of what we remember: look again next time.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folders.clear();
+                self.forget_folders();
                 return Err(retry("making folder", folder)(error));
             }
             made => made.map_err(retry("making folder", folder))?,
         }
         self.sync_folder(parent)?;
-        folders.insert(folder.to_owned());
+        held(&self.folders).insert(folder.to_owned());
         Ok(())
     }
 
     fn forget_folders(&self) {
-        self.folders.write().unwrap_or_else(PoisonError::into_inner).clear();
+        held(&self.folders).clear();
     }
 
     fn check_root(&self) -> Result<(), WriteError> {
@@ -332,6 +344,11 @@ impl Writer {
             self.output.join(folder).display()
         ))
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
 fn refused_commit(delivery: &Delivery, refused: &Refused) -> WriteError {

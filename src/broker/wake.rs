@@ -19,6 +19,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::message::ShardKey;
 
+/// The longest path of a socket, without the byte that ends it (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long the list of sockets is good for.
 const SOCKETS_FRESH: Duration = Duration::from_millis(250);
 /// Bytes of a datagram that names every shard there may be.
@@ -46,6 +48,10 @@ impl SocketDir {
     }
 
     fn short_path(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
+        if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+            return path;
+        }
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.handle.as_raw_fd()))
     }
 }
@@ -105,6 +111,7 @@ pub struct WakeListener {
     shards: Arc<Mutex<HashMap<ShardKey, Sender<()>>>>,
     path: PathBuf,
     socket: UnixDatagram,
+    ended: Arc<Mutex<bool>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -119,11 +126,13 @@ impl WakeListener {
         let socket = UnixDatagram::bind(dir.short_path(&name))?;
         let receiving = socket.try_clone()?;
         let shards = Arc::new(Mutex::new(HashMap::<ShardKey, Sender<()>>::new()));
-        let shared = Arc::clone(&shards);
+        let ended = Arc::new(Mutex::new(false));
+        let (shared, end) = (Arc::clone(&shards), Arc::clone(&ended));
         let thread = std::thread::Builder::new().name("wake".to_owned()).spawn(move || {
             let mut datagram = [0; DATAGRAM_BYTES];
-            // Shut down, the socket answers with nothing.
-            while let Ok(bytes @ 1..) = receiving.recv(&mut datagram) {
+            while !*held(&end) {
+                // Shut down, the socket answers with nothing; an empty datagram does, too.
+                let Ok(bytes) = receiving.recv(&mut datagram) else { continue };
                 let keys = datagram.get(..bytes).unwrap_or_default().chunks(ShardKey::BYTES);
                 let shards = held(&shared);
                 for sender in keys.filter_map(ShardKey::parse).filter_map(|key| shards.get(&key)) {
@@ -132,7 +141,7 @@ impl WakeListener {
                 }
             }
         })?;
-        Ok(Self { shards, path: dir.path.join(name), socket, thread: Some(thread) })
+        Ok(Self { shards, path: dir.path.join(name), socket, ended, thread: Some(thread) })
     }
 
     /// The wake-ups of one shard; the latest registration gets them.
@@ -153,6 +162,7 @@ impl WakeListener {
 
 impl Drop for WakeListener {
     fn drop(&mut self) {
+        *held(&self.ended) = true;
         let _ended = self.socket.shutdown(std::net::Shutdown::Read);
         let _gone = std::fs::remove_file(&self.path);
         if let Some(thread) = self.thread.take() {

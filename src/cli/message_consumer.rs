@@ -10,6 +10,7 @@ use super::process::{self, Process};
 use super::settings::{BatchSettings, ConsumerCommand, ShardSettings};
 use crate::batch::disk::OutputDir;
 use crate::rooms::messages::consume::{ConsumeError, Consumer};
+use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +72,6 @@ fn open_output(process: &Process, path: &Path) -> Result<OutputDir, Failure> {
     }
     let advice = "set DATA_OUTPUT_DIR to a directory you may write to";
     let context = || format!("output directory {shown}: {advice}");
-    std::fs::create_dir_all(&absolute).with_context(context).or_exit(Exit::CannotCreate)?;
+    create_durable(&absolute, 0o750).with_context(context).or_exit(Exit::CannotCreate)?;
     OutputDir::open(&absolute).with_context(context).or_exit(Exit::CannotCreate)
 }

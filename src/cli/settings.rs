@@ -32,7 +32,7 @@ pub(super) struct StateSettings {
     pub(super) state_dir: PathBuf,
     /// The most bytes that waiting messages and the journal may take up; the same in all processes.
     #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 30)]
-    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(1 << 20..=1 << 46))]
+    #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(16 << 20..=1 << 46))]
     state_map_bytes: usize,
     /// Free disk in bytes below which no messages are taken; unset: the smaller of 256 MiB and 5 %.
     #[arg(long, env, value_name = "BYTES")]
@@ -58,6 +58,7 @@ pub(super) struct LogSettings {
 pub(super) struct ProcessSettings {
     /// How long a stop may take before the process ends anyway, in seconds.
     #[arg(long, env, value_name = "SECONDS", default_value_t = 25)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=86_400))]
     pub(super) shutdown_seconds: u64,
 }
 
@@ -135,6 +136,7 @@ pub(super) struct BatchSettings {
     batch_min: u64,
     /// The longest that a message waits for others, in milliseconds.
     #[arg(long, env, value_name = "MS", default_value_t = 1000)]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400_000))]
     batch_linger_ms: u64,
     /// The most messages of a file.
     #[arg(long, env, value_name = "N", default_value_t = 10_000)]
@@ -155,7 +157,7 @@ pub(super) struct BatchSettings {
     journal_days: u64,
     /// How often the workers' history is logged, in seconds.
     #[arg(long, env, value_name = "SECONDS", default_value_t = 30)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=31_536_000))]
     history_seconds: u64,
     /// Go on in another output directory than the one used so far.
     #[arg(long)]
@@ -312,8 +314,9 @@ impl BatchSettings {
                 self.batch_max
             ));
         }
-        if !(self.files_per_second.is_finite() && self.files_per_second >= 0.0) {
-            problems.push(anyhow!("FILES_PER_SECOND must be 0 or a positive number"));
+        let rate = self.files_per_second;
+        if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
+            problems.push(anyhow!("FILES_PER_SECOND is {rate}, neither 0 nor from 1e-6 to 1e6"));
         }
         problems
     }

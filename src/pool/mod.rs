@@ -50,10 +50,20 @@ impl Pool {
                 life: life.clone(),
                 busy: Arc::clone(&pool.busy),
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("{}-{}-{place}", key.topic.name(), key.shard))
-                .spawn(move || worker.run())?;
-            pool.workers.push(thread);
+            let named = std::thread::Builder::new().name(format!(
+                "{}-{}-{place}",
+                key.topic.name(),
+                key.shard
+            ));
+            match named.spawn(move || worker.run()) {
+                Ok(thread) => pool.workers.push(thread),
+                Err(error) => {
+                    // Those that run must end before the shard is let go.
+                    life.fail(format!("starting a worker of {key}: {error}"));
+                    pool.join();
+                    return Err(error);
+                }
+            }
         }
         Ok(pool)
     }

@@ -116,7 +116,12 @@ fn clear_stale_readers(core: &Core) {
 }
 
 fn commit_group(core: &Core, mut group: Vec<Box<dyn Job>>) {
-    match attempt(core, &mut group) {
+    let attempted = attempt(core, &mut group);
+    if matches!(attempted, Err(StateError::MapFull)) {
+        core.space.note_map_full();
+        clear_stale_readers(core);
+    }
+    match attempted {
         Err(error) if group.len() > 1 && core.check_poison().is_ok() => {
             tracing::debug!(%error, jobs = group.len(), "group not committed: one by one");
             for job in group {
@@ -150,7 +155,15 @@ fn attempt(core: &Core, group: &mut [Box<dyn Job>]) -> Result<(), StateError> {
             core.commits.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
-        Err(error) if error.is_space() => Err(error),
+        // LMDB tells a short write, by which a full disk shows, as an input/output error.
+        Err(error) if error.is_space() || core.space.is_disk_full() => {
+            // After a half-written meta page it begins no more transactions.
+            match core.env.write_txn() {
+                Ok(_) if error.is_space() => Err(error),
+                Ok(_) => Err(StateError::NoSpace(error.to_string())),
+                Err(panic) => Err(core.poison(&format!("a commit broke off: {error}; {panic}"))),
+            }
+        }
         Err(error) => Err(core.poison(&format!("a commit was not synced: {error}"))),
     }
 }

@@ -56,11 +56,13 @@ pub(super) struct NamespaceGuard {
 }
 
 impl NamespaceGuard {
-    pub(super) fn take(dir: &Path) -> Result<Self, GuardError> {
+    /// Takes the directory, and the size of the map that its first process chose: with another,
+    /// the smaller map would fail once the file has outgrown it.
+    pub(super) fn take(dir: &Path, map_bytes: usize) -> Result<(Self, usize), GuardError> {
         refuse_network_file_system(dir)?;
         let path = dir.join("namespace");
         let io = |source| GuardError::Io { path: path.clone(), source };
-        let ours = namespace_id().map_err(io)?;
+        let ours = Users { namespace: namespace_id().map_err(io)?, map_bytes };
         let lock = File::options()
             .read(true)
             .write(true)
@@ -69,32 +71,54 @@ impl NamespaceGuard {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        match take_lock(&lock, &ours).map_err(io)? {
-            None => Ok(Self { _lock: lock }),
-            Some(theirs) => Err(GuardError::OtherNamespace { path: dir.to_owned(), theirs, ours }),
+        let agreed = take_lock(&lock, &ours).map_err(io)?;
+        if agreed.namespace != ours.namespace {
+            let (theirs, ours) = (agreed.namespace, ours.namespace);
+            return Err(GuardError::OtherNamespace { path: dir.to_owned(), theirs, ours });
         }
+        if agreed.map_bytes != map_bytes {
+            let in_force = agreed.map_bytes;
+            tracing::warn!(map_bytes, in_force, "STATE_MAP_BYTES is the first process's");
+        }
+        Ok((Self { _lock: lock }, agreed.map_bytes))
     }
 }
 
-/// Takes the shared lock; `Some` names the other namespace that holds it.
-fn take_lock(lock: &File, ours: &str) -> io::Result<Option<String>> {
+/// What the file says of the processes that use the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Users {
+    namespace: String,
+    map_bytes: usize,
+}
+
+impl Users {
+    fn text(&self) -> String {
+        format!("{}\nmap {}\n", self.namespace, self.map_bytes)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (namespace, map) = text.split_once('\n')?;
+        let map_bytes = map.strip_prefix("map ")?.trim_end().parse().ok()?;
+        Some(Self { namespace: namespace.to_owned(), map_bytes })
+    }
+}
+
+/// Takes the shared lock, as the first or after others; what holds for all of them.
+fn take_lock(lock: &File, ours: &Users) -> io::Result<Users> {
     loop {
         if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // Nobody else: whatever is written there is of the dead. The same again is left as it
             // is, so that a full disk does not keep a process from starting.
-            if read(lock)? != ours {
-                lock.set_len(0)?;
-                lock.write_all_at(ours.as_bytes(), 0)?;
+            let text = ours.text();
+            if read(lock)? != text {
+                lock.write_all_at(text.as_bytes(), 0)?;
+                lock.set_len(text.len() as u64)?;
             }
         }
         // Going from exclusive to shared lets go for an instant, so read again what is written.
         flock(lock, FlockOperation::LockShared)?;
-        let theirs = read(lock)?;
-        if theirs == ours {
-            return Ok(None);
-        }
-        if !theirs.is_empty() {
-            return Ok(Some(theirs));
+        if let Some(users) = Users::parse(&read(lock)?) {
+            return Ok(users);
         }
         // A creator died before it wrote: try to be the first.
         flock(lock, FlockOperation::Unlock)?;
@@ -153,19 +177,21 @@ mod tests {
     #[test]
     fn a_second_namespace_is_refused_only_while_the_first_lives() {
         let dir = tempfile::tempdir().unwrap();
+        let users = |name: &str, map_bytes| Users { namespace: name.to_owned(), map_bytes };
+        let (one, two) = (users("one", 1000), users("two", 20));
         let first = lock_file(dir.path());
-        assert_eq!(take_lock(&first, "one").unwrap(), None);
+        assert_eq!(take_lock(&first, &one).unwrap(), one);
         let same = lock_file(dir.path());
-        assert_eq!(take_lock(&same, "one").unwrap(), None);
-        assert_eq!(take_lock(&lock_file(dir.path()), "two").unwrap().as_deref(), Some("one"));
+        assert_eq!(take_lock(&same, &users("one", 5)).unwrap(), one, "the first one's map");
+        assert_eq!(take_lock(&lock_file(dir.path()), &two).unwrap(), one);
         drop((first, same));
-        assert_eq!(take_lock(&lock_file(dir.path()), "two").unwrap(), None);
+        assert_eq!(take_lock(&lock_file(dir.path()), &two).unwrap(), two);
     }
 
     #[test]
     fn a_local_directory_is_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let _first = NamespaceGuard::take(dir.path()).unwrap();
-        NamespaceGuard::take(dir.path()).unwrap();
+        let _first = NamespaceGuard::take(dir.path(), 1).unwrap();
+        assert_eq!(NamespaceGuard::take(dir.path(), 2).unwrap().1, 1);
     }
 }

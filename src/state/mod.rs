@@ -25,32 +25,35 @@
 //!
 //! **A failure to sync is final.** The kernel may have dropped what it could not write, so nothing
 //! after it can be trusted: the state is poisoned, every later call is refused, and the process
-//! stops with the reason. Running out of space is not that: the transaction aborts, and work goes
-//! on when there is space.
+//! stops with the reason. Running out of space is not that, also where LMDB learns it from a short
+//! write or only when it syncs: the transaction aborts, the next one writes all its own pages
+//! again, and nothing committed stands on what was lost. Work goes on when there is space.
 
 mod committer;
+mod durable;
 mod guard;
 mod space;
 mod tables;
 
 use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
+use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 
 pub use committer::Job;
+pub use durable::create_durable;
 pub use guard::GuardError;
 use tables::FORMAT;
 pub use tables::{Table, Tables};
 
-/// Reader slots, fixed by whoever creates the lock file. A slot is one thread that has read.
+/// Reader slots, fixed by whoever creates the lock file: reads that go on at once.
 const READERS_MAX: u32 = 4096;
 /// A short look at one committed moment.
-pub type ReadTxn<'a> = RoTxn<'a, WithTls>;
+pub type ReadTxn<'a> = RoTxn<'a, WithoutTls>;
 
 /// Why the environment could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +171,7 @@ pub(crate) struct Inner {
 
 /// What the committer thread shares with everybody else.
 pub(crate) struct Core {
-    env: Env,
+    env: Env<WithoutTls>,
     tables: Tables,
     dir: PathBuf,
     identity: String,
@@ -276,6 +279,12 @@ impl State {
         self.inner.core.space.check(&self.inner.core.env)
     }
 
+    /// Bytes of the map that publishers leave for draining.
+    #[must_use]
+    pub fn reserve_bytes(&self) -> u64 {
+        self.inner.core.space.reserve_bytes()
+    }
+
     /// Whether the map is so full that even draining needs what was kept for it.
     ///
     /// # Errors
@@ -314,9 +323,9 @@ impl Core {
     fn open(options: StateOptions) -> Result<Self, OpenError> {
         let dir = options.dir;
         let unusable = |source| OpenError::Directory { path: dir.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(unusable)?;
+        create_durable(&dir, 0o700).map_err(unusable)?;
         let dir = dir.canonicalize().map_err(unusable)?;
-        let guard = guard::NamespaceGuard::take(&dir)?;
+        let (guard, map_bytes) = guard::NamespaceGuard::take(&dir, options.map_bytes)?;
         let writer_file = File::options()
             .read(true)
             .write(true)
@@ -326,12 +335,13 @@ impl Core {
             .open(dir.join("writer"))
             .map_err(unusable)?;
         let refused = |source| OpenError::Environment { path: dir.clone(), source };
-        let env = open_environment(&dir, options.map_bytes).map_err(refused)?;
+        let env = open_environment(&dir, map_bytes).map_err(refused)?;
         env.clear_stale_readers().map_err(refused)?;
-        let (tables, identity, format) = tables::create(&env).map_err(refused)?;
-        if format != FORMAT {
-            return Err(OpenError::Format { path: dir, found: format });
-        }
+        let (tables, identity) = tables::create(&env)
+            .map_err(refused)?
+            .map_err(|found| OpenError::Format { path: dir.clone(), found })?;
+        // The names of the environment's own files.
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(unusable)?;
         Ok(Self {
             space: space::Space::new(dir.clone(), &env, options.low_water_bytes),
             env,
@@ -361,8 +371,9 @@ impl Core {
 }
 
 #[expect(unsafe_code, reason = "opening a memory map is unsafe in heed; it happens only here")]
-fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env> {
-    let mut options = EnvOpenOptions::new();
+fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
+    // A slot is taken per read, not per thread that ever read.
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(map_bytes.next_multiple_of(64 * 1024)).max_dbs(16).max_readers(READERS_MAX);
     // SAFETY: the map is only ever written through LMDB: the file lies in a directory of mode 0700
     // that `guard` keeps off network file systems and to one PID namespace, so that LMDB's own

@@ -8,15 +8,20 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use heed::Env;
+use heed::{Env, WithoutTls};
 
 use super::StateError;
 
 /// The part of the map that publishers leave, at least.
 const RESERVE_FRACTION: u64 = 16;
+const RESERVE_MIN_BYTES: u64 = 2 * 1024 * 1024;
 const RESERVE_MAX_BYTES: u64 = 256 * 1024 * 1024;
 const LOW_WATER_MAX_BYTES: u64 = 256 * 1024 * 1024;
 const LOW_WATER_FRACTION: u64 = 20;
+/// How long publishing pauses when a transaction did not fit.
+const FULL_FOR: Duration = Duration::from_millis(250);
+/// Less than any group of jobs needs.
+const FULL_DISK_BYTES: u64 = 1024 * 1024;
 /// How long an answer about the disk or a nearly full map is good for.
 const FRESH: Duration = Duration::from_millis(20);
 
@@ -26,26 +31,28 @@ pub(super) struct Space {
     map_bytes: u64,
     page_bytes: u64,
     low_water_bytes: Option<u64>,
+    full_until: Mutex<Option<Instant>>,
     checked: Mutex<Option<(Instant, Result<(), StateError>)>>,
 }
 
 impl Space {
-    pub(super) fn new(dir: PathBuf, env: &Env, low_water_bytes: Option<u64>) -> Self {
+    pub(super) fn new(dir: PathBuf, env: &Env<WithoutTls>, low_water_bytes: Option<u64>) -> Self {
         Self {
             dir,
             map_bytes: env.info().map_size as u64,
             page_bytes: u64::from(env.stat().page_size),
             low_water_bytes,
+            full_until: Mutex::new(None),
             checked: Mutex::new(None),
         }
     }
 
-    fn reserve_bytes(&self) -> u64 {
-        (self.map_bytes / RESERVE_FRACTION).min(RESERVE_MAX_BYTES)
+    pub(super) fn reserve_bytes(&self) -> u64 {
+        (self.map_bytes / RESERVE_FRACTION).clamp(RESERVE_MIN_BYTES, RESERVE_MAX_BYTES)
     }
 
     /// Bytes in use and the most there may be. Cheap while the file has never been nearly full.
-    pub(super) fn used(&self, env: &Env) -> Result<(u64, u64), StateError> {
+    pub(super) fn used(&self, env: &Env<WithoutTls>) -> Result<(u64, u64), StateError> {
         let high_bytes = (env.info().last_page_number as u64 + 1) * self.page_bytes;
         let used = if high_bytes + 2 * self.reserve_bytes() < self.map_bytes {
             high_bytes
@@ -56,7 +63,20 @@ impl Space {
         Ok((used, self.map_bytes))
     }
 
-    pub(super) fn check(&self, env: &Env) -> Result<(), StateError> {
+    /// A transaction did not fit, whatever the count of pages says: some may be free, but held
+    /// back by a reader.
+    pub(super) fn note_map_full(&self) {
+        let until = Instant::now() + FULL_FOR;
+        *self.full_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Whether the file system of the state directory has next to nothing left.
+    pub(super) fn is_disk_full(&self) -> bool {
+        let disk = rustix::fs::statvfs(&self.dir);
+        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_DISK_BYTES)
+    }
+
+    pub(super) fn check(&self, env: &Env<WithoutTls>) -> Result<(), StateError> {
         let now = Instant::now();
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, answer)) = checked.as_ref()
@@ -70,14 +90,16 @@ impl Space {
     }
 
     /// Whether consuming has begun to use the reserve that publishers leave it.
-    pub(super) fn is_pressed(&self, env: &Env) -> Result<bool, StateError> {
+    pub(super) fn is_pressed(&self, env: &Env<WithoutTls>) -> Result<bool, StateError> {
         let (used, most) = self.used(env)?;
         Ok(used + self.reserve_bytes() * 3 / 4 > most)
     }
 
-    fn check_map(&self, env: &Env) -> Result<(), StateError> {
+    fn check_map(&self, env: &Env<WithoutTls>) -> Result<(), StateError> {
+        let full_until = *self.full_until.lock().unwrap_or_else(PoisonError::into_inner);
         let (used, most) = self.used(env)?;
-        if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
+        let noted = full_until.is_some_and(|until| Instant::now() < until);
+        if noted || used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
     }
 
     fn check_disk(&self) -> Result<(), StateError> {

@@ -1,7 +1,7 @@
 //! The tables of the environment, made on first use.
 
 use heed::types::Bytes;
-use heed::{Database, Env};
+use heed::{Database, Env, WithoutTls};
 
 /// The layout of everything stored; another number is refused.
 pub(super) const FORMAT: u32 = 1;
@@ -23,10 +23,12 @@ pub struct Tables {
     pub meta: Table,
 }
 
-/// The tables, the identity of the environment, and its format.
-pub(super) fn create(env: &Env) -> heed::Result<(Tables, String, u32)> {
+/// The tables and the identity of the environment; or its format, if that is another: then nothing
+/// was changed.
+pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Result<(Tables, String), u32>> {
     let mut txn = env.write_txn()?;
     let mut table = |name| env.create_database::<Bytes, Bytes>(&mut txn, Some(name));
+    let meta = table("meta")?;
     let tables = Tables {
         frames: table("frames")?,
         ends: table("ends")?,
@@ -36,24 +38,21 @@ pub(super) fn create(env: &Env) -> heed::Result<(Tables, String, u32)> {
         workers: table("workers")?,
         idempotency: table("idempotency")?,
         idempotency_order: table("idempotency_order")?,
-        meta: table("meta")?,
+        meta,
     };
-    let stored = tables.meta.get(&txn, b"format")?.map(<[u8]>::to_vec);
-    let format = match stored {
-        Some(bytes) => bytes.try_into().map_or(0, u32::from_be_bytes),
-        None => {
-            tables.meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?;
-            FORMAT
-        }
-    };
-    let identity = match tables.meta.get(&txn, b"identity")? {
+    match meta.get(&txn, b"format")?.map(|bytes| bytes.try_into().map_or(0, u32::from_be_bytes)) {
+        Some(FORMAT) => {}
+        Some(found) => return Ok(Err(found)),
+        None => meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?,
+    }
+    let identity = match meta.get(&txn, b"identity")? {
         Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         None => {
             let identity = uuid::Uuid::new_v4().simple().to_string();
-            tables.meta.put(&mut txn, b"identity", identity.as_bytes())?;
+            meta.put(&mut txn, b"identity", identity.as_bytes())?;
             identity
         }
     };
     txn.commit()?;
-    Ok((tables, identity, format))
+    Ok(Ok((tables, identity)))
 }

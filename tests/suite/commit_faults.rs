@@ -40,7 +40,8 @@ struct Rig {
 fn settings() -> ConsumerSettings {
     ConsumerSettings {
         shards: NonZeroU16::new(SHARDS).unwrap(),
-        workers: 1,
+        // More than one, so that batches of a shard are committed out of order.
+        workers: 2,
         policy: TakePolicy {
             batch_min: 1,
             batch_max: BATCH_MAX,
@@ -203,6 +204,28 @@ fn one_failing_call_loses_and_doubles_nothing() {
             assert!(failure.is_some() || rig.waiting() == 0, "call {call}");
             rig.disk.lose_power(loss);
             rig.assert_recovers(&format!("call {call} failed once, {loss:?}; {failure:?}"));
+        }
+    }
+}
+
+#[test]
+fn one_failing_call_during_recovery_loses_and_doubles_nothing() {
+    let calls = reference_calls();
+    for call in (calls / 2..calls).step_by(4) {
+        for again in 0..16 {
+            let rig = Rig::new();
+            rig.disk.inject(Fault::From(call));
+            rig.consume_until(|rig| rig.disk.failed() > 0 || rig.is_settled());
+            rig.disk.inject(Fault::Once(again));
+            let failure = rig.consume_until(Rig::is_settled);
+            let failed_call = rig.disk.failed_call().unwrap_or_default();
+            let is_folder_sync = rig.disk.failed() > 0 && failed_call.starts_with("sync folder");
+            assert!(
+                !is_folder_sync || failure.is_some(),
+                "{failed_call} failed in recovery, and nothing stopped"
+            );
+            rig.disk.lose_power(Loss::All);
+            rig.assert_recovers(&format!("call {call}, then {again} ({failed_call}) failed once"));
         }
     }
 }

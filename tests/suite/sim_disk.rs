@@ -27,6 +27,7 @@ struct Inner {
     tree: Tree,
     calls: usize,
     failed: usize,
+    failed_call: Option<String>,
     fault: Fault,
     log: Vec<String>,
     reader: bool,
@@ -67,6 +68,7 @@ impl Inner {
             Fault::From(at) => number >= at,
         };
         if fails {
+            self.failed_call = self.log.last().cloned();
             self.failed += 1;
             return Err(failure());
         }
@@ -80,6 +82,7 @@ impl SimDisk {
             tree: Tree::new(),
             calls: 0,
             failed: 0,
+            failed_call: None,
             fault: Fault::None,
             log: Vec::new(),
             reader: false,
@@ -110,6 +113,11 @@ impl SimDisk {
 
     pub(crate) fn failed(&self) -> usize {
         self.held().failed
+    }
+
+    /// The latest call that failed.
+    pub(crate) fn failed_call(&self) -> Option<String> {
+        self.held().failed_call.clone()
     }
 
     /// The calls since `inject`, for a failing test's message.

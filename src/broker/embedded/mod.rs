@@ -22,7 +22,7 @@ pub use idempotency::KeyRetention;
 /// Requests that may wait for a commit, and bytes of lines in them: a commit can take long, when
 /// another process holds the write lock.
 const WAITING_MAX: usize = 8192;
-const WAITING_BYTES_MAX: usize = 32 << 20;
+const WAITING_BYTES_MAX: u64 = 32 << 20;
 
 type Answer = Result<Published, PublishError>;
 
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     requests: Vec<Request>,
-    bytes: usize,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -74,8 +74,8 @@ impl EmbeddedBroker {
 }
 
 impl Request {
-    fn bytes(&self) -> usize {
-        self.unit.parts.iter().map(|(_, lines)| lines.bytes.len()).sum()
+    fn bytes(&self) -> u64 {
+        self.unit.parts.iter().map(|(_, lines)| lines.bytes.len() as u64).sum()
     }
 }
 
@@ -90,7 +90,9 @@ impl Publish for EmbeddedBroker {
         }
         let bytes = request.bytes();
         let mut waiting = held(&self.shared.waiting);
-        let full = waiting.bytes + bytes > WAITING_BYTES_MAX && waiting.bytes > 0;
+        // One group must not use up what is reserved for draining.
+        let bytes_max = WAITING_BYTES_MAX.min(self.shared.state.reserve_bytes() / 2);
+        let full = waiting.bytes + bytes > bytes_max && waiting.bytes > 0;
         if full || waiting.requests.len() >= WAITING_MAX {
             drop(waiting);
             self.shared.answer(request, Err(PublishError::Busy));
@@ -157,17 +159,25 @@ impl Job for Gather {
         let now_ms = self.shared.clock.wall_ms();
         let mut appender = Appender::new(now_ms);
         for request in &mut self.taken {
-            request.answer = Some(match &room {
-                Ok(()) => self.shared.store(txn, &mut appender, &request.unit, now_ms)?,
-                Err(error) => Err(PublishError::Full(error.to_string())),
-            });
+            request.answer =
+                Some(match (self.shared.first_answer(txn, &request.unit, now_ms)?, &room) {
+                    (Some(known), _) => known,
+                    (None, Ok(())) => {
+                        self.shared.store(txn, &mut appender, &request.unit, now_ms)?
+                    }
+                    (None, Err(error)) => Err(PublishError::Full(error.to_string())),
+                });
         }
         self.woken = appender.finish(txn)?;
         Ok(())
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
-        let Self { shared, taken, woken } = *self;
+        let Self { shared, mut taken, woken } = *self;
+        if outcome.is_err() {
+            // When no transaction could begin, those that wait were not even taken.
+            taken.append(&mut std::mem::take(&mut *held(&shared.waiting)).requests);
+        }
         if outcome.is_ok() && !woken.is_empty() {
             shared.waker.wake(&woken);
         }
@@ -184,7 +194,19 @@ impl Job for Gather {
 }
 
 impl Shared {
-    /// Stores one request, or finds its first answer. The outer error ends the transaction.
+    /// The first answer to the key of a request that was stored already.
+    fn first_answer(
+        &self,
+        txn: &WriteTxn<'_>,
+        unit: &Unit,
+        now_ms: u64,
+    ) -> Result<Option<Answer>, StateError> {
+        let Some(key) = &unit.key else { return Ok(None) };
+        let known = idempotency::find(txn, key, self.retention, now_ms)?;
+        Ok(known.map(|first| first.map(|receipt| Published { receipt, replayed: true })))
+    }
+
+    /// Stores one request. The outer error ends the transaction.
     fn store(
         &self,
         txn: &mut WriteTxn<'_>,
@@ -192,11 +214,6 @@ impl Shared {
         unit: &Unit,
         now_ms: u64,
     ) -> Result<Answer, StateError> {
-        if let Some(key) = &unit.key
-            && let Some(first) = idempotency::find(txn, key, self.retention, now_ms)?
-        {
-            return Ok(first.map(|receipt| Published { receipt, replayed: true }));
-        }
         let mut ranges = Vec::with_capacity(unit.parts.len());
         for (key, lines) in unit.parts.iter().filter(|(_, lines)| lines.count > 0) {
             ranges.push((*key, appender.append(txn, *key, lines)?));

@@ -25,6 +25,7 @@ use crate::pool::{Handler, Pool};
 use crate::service::Lifecycle;
 use crate::state::{State, StateError};
 
+const LOCKING: &str = "locking a shard";
 /// How long a worker waits before it writes a batch again, at first and at most.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -68,6 +69,18 @@ pub enum ConsumeError {
     },
 }
 
+impl ConsumeError {
+    /// Whether the same may succeed later: with space, with a right to write, with descriptors.
+    fn is_retry(&self) -> bool {
+        match self {
+            Self::Recovery(error) => error.is_retry(),
+            Self::State(error) => error.is_space(),
+            Self::Io { doing, .. } => *doing == LOCKING,
+            Self::Output(_) => false,
+        }
+    }
+}
+
 /// The parts that the consumer is made of; tests bring their own disk and clock.
 pub struct Consumer {
     /// The state environment.
@@ -106,8 +119,9 @@ impl Consumer {
     /// # Errors
     /// It cannot start, or a shard cannot be recovered.
     pub fn run(&self) -> Result<(), ConsumeError> {
-        output::bind(&self.state, self.disk.as_ref(), &self.output, self.settings.adopt_output)?;
-        let mut owned = self.start()?;
+        let disk = self.disk.as_ref();
+        let identity = output::bind(&self.state, disk, &self.output, self.settings.adopt_output)?;
+        let mut owned = self.start(identity)?;
         tracing::info!(output = %self.output.display(), "consuming into files");
         let outcome = self.take_shards_until_stopped(&mut owned);
         if let Err(error) = &outcome {
@@ -118,18 +132,20 @@ impl Consumer {
             pool.join();
             drop(lock);
         }
-        // Whatever the workers handed to the committer is stored when this comes back.
+        owned.writer.finish_again();
+        // Whatever was handed to the committer is stored when this comes back.
         let flushed = self.state.commit(|_| Ok(()));
         self.log_history(&mut HashMap::new());
         outcome.and(flushed.map_err(ConsumeError::from))
     }
 
-    fn start(&self) -> Result<Owned, ConsumeError> {
+    fn start(&self, output_identity: String) -> Result<Owned, ConsumeError> {
         let io = |doing| move |source| ConsumeError::Io { doing, source };
         let writer = Arc::new(Writer::new(
             self.state.clone(),
             Arc::clone(&self.disk),
             self.output.clone(),
+            output_identity,
             Arc::clone(&self.clock),
             self.settings.retention,
             self.life.clone(),
@@ -147,21 +163,14 @@ impl Consumer {
 
     fn take_shards_until_stopped(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
         let mut history = History::new(self.clock.monotonic() + self.settings.history_every);
-        let mut hindrance = String::new();
+        let mut hindrance = None;
         loop {
-            match self.take_free_shards(owned) {
-                Ok(()) => hindrance.clear(),
-                Err(ConsumeError::Recovery(error)) if error.is_retry() => {
-                    let text = error.to_string();
-                    if text != hindrance {
-                        tracing::warn!(%error, "a shard cannot be taken over, yet");
-                    }
-                    hindrance = text;
-                }
-                // The next start places what this one had no time for.
-                Err(_) if self.life.is_stopping() => return Ok(()),
-                Err(error) => return Err(error),
+            let hindered = self.take_free_shards(owned)?.map(|error| error.to_string());
+            if let Some(error) = hindered.as_ref().filter(|_| hindered != hindrance) {
+                tracing::warn!(%error, "a shard cannot be taken over, yet");
             }
+            hindrance = hindered;
+            owned.writer.finish_again();
             if self.clock.monotonic() >= history.due_at {
                 history.due_at += self.settings.history_every;
                 self.log_history(&mut history.logged);
@@ -192,42 +201,52 @@ impl Consumer {
         Ok(wanted)
     }
 
-    fn take_free_shards(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
+    /// Takes over what is free; what hinders it at one shard hinders no other, and is told.
+    fn take_free_shards(&self, owned: &mut Owned) -> Result<Option<ConsumeError>, ConsumeError> {
         let mut wanted = self.wanted()?;
         for (pool, _) in &owned.pools {
             wanted.remove(&pool.key());
         }
-        let mut taken = 0_usize;
-        let missing = wanted.len();
+        let (mut taken, mut others, mut hindrance) = (0_usize, 0_usize, None);
         for key in wanted {
-            let lock = ShardLock::try_take(self.state.dir(), key)
-                .map_err(|source| ConsumeError::Io { doing: "locking a shard", source })?;
-            let Some(lock) = lock else { continue };
-            let progress = recover(&owned.writer, &lock)?;
-            let source = Source::new(
-                self.state.clone(),
-                key,
-                &progress,
-                self.settings.policy,
-                Arc::clone(&self.clock),
-                self.life.clone(),
-                owned.wake.register(key),
-            )?;
-            let pool = Pool::start(self.settings.workers, &source, &owned.handler, &self.life)
-                .map_err(|source| ConsumeError::Io { doing: "starting a worker", source })?;
-            owned.pools.push((pool, lock));
-            taken += 1;
+            match self.take_shard(owned, key) {
+                Ok(true) => taken += 1,
+                Ok(false) => others += 1,
+                // The next start places what this one has no time for.
+                Err(_) if self.life.is_stopping() => {}
+                Err(error) if error.is_retry() => hindrance = Some(error),
+                Err(error) => return Err(error),
+            }
         }
         if taken > 0 {
             tracing::info!(taken, shards = owned.pools.len(), "took over shards");
         }
-        let standing_by = taken < missing;
-        if standing_by && !owned.standing_by {
-            let others = missing - taken;
+        if others > 0 && !owned.standing_by {
             tracing::info!(others, "another consumer owns shards: standing by for them");
         }
-        owned.standing_by = standing_by;
-        Ok(())
+        owned.standing_by = others > 0;
+        Ok(hindrance)
+    }
+
+    /// Takes over one shard; false if another process owns it.
+    fn take_shard(&self, owned: &mut Owned, key: ShardKey) -> Result<bool, ConsumeError> {
+        let io = |doing| move |source| ConsumeError::Io { doing, source };
+        let lock = ShardLock::try_take(self.state.dir(), key).map_err(io(LOCKING))?;
+        let Some(lock) = lock else { return Ok(false) };
+        let progress = recover(&owned.writer, &lock)?;
+        let source = Source::new(
+            self.state.clone(),
+            key,
+            &progress,
+            self.settings.policy,
+            Arc::clone(&self.clock),
+            self.life.clone(),
+            owned.wake.register(key),
+        )?;
+        let pool = Pool::start(self.settings.workers, &source, &owned.handler, &self.life)
+            .map_err(io("starting a worker"))?;
+        owned.pools.push((pool, lock));
+        Ok(true)
     }
 
     /// Logs the totals of every worker that has done something since it was logged.
