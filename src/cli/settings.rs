@@ -316,7 +316,7 @@ impl BatchSettings {
         }
         let rate = self.files_per_second;
         if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
-            problems.push(anyhow!("FILES_PER_SECOND is {rate}, neither 0 nor from 1e-6 to 1e6"));
+            problems.push(anyhow!("FILES_PER_SECOND must be 0, or from 1e-6 to 1e6"));
         }
         problems
     }

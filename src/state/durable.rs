@@ -13,11 +13,10 @@ use std::path::Path;
 pub fn create_durable(dir: &Path, mode: u32) -> io::Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        create_durable(parent, mode)?;
+    }
     match DirBuilder::new().mode(mode).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_durable(parent, mode)?;
-            return create_durable(dir, mode);
-        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
         made => made?,
     }
