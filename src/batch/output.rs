@@ -14,7 +14,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
-use crate::state::{State, StateError, WriteTxn};
+use crate::broker::ownership;
+use crate::state::{State, StateError, WriteTxn, random_identity};
 
 const MARKER: &str = ".async-data-processor";
 const IDENTITY: &[u8] = b"output";
@@ -61,6 +62,15 @@ pub enum OutputError {
         /// How many.
         batches: u64,
     },
+    /// Somebody writes into the old directory.
+    #[error(
+        "another message-consumer of state directory {state} is running: stop it before this one \
+         adopts another output directory"
+    )]
+    InUse {
+        /// The state directory.
+        state: PathBuf,
+    },
     /// It can't be used.
     #[error("output directory {output}: {source}; set DATA_OUTPUT_DIR to one you may write to")]
     Io {
@@ -88,6 +98,9 @@ pub fn bind(
     let io = |source| OutputError::Io { output: output.to_owned(), source };
     let marker = read_marker(disk).map_err(io)?;
     if adopt && marker.is_none() {
+        if ownership::any_owned(state.dir()).map_err(io)? {
+            return Err(OutputError::InUse { state: state.dir().to_owned() });
+        }
         // A new identity: the old directory must not be taken for this one later.
         let batches = state.commit(forget_identity)?;
         if batches > 0 {
@@ -170,15 +183,16 @@ fn known_identity(state: &State) -> Result<(String, bool), StateError> {
     if let Some(known) = stored(&*state.read()?)? {
         return Ok(known);
     }
-    let identity = state.commit(|txn: &mut WriteTxn<'_>| {
-        let identity = uuid::Uuid::new_v4().simple().to_string();
+    let fresh = random_identity()
+        .map_err(|error| StateError::Lmdb(format!("random bits for an identity: {error}")))?;
+    let identity = state.commit(move |txn: &mut WriteTxn<'_>| {
         let meta = txn.tables.meta;
         // Another process may have been first.
         if let Some(theirs) = meta.get(&txn.txn, IDENTITY)? {
             return Ok(String::from_utf8_lossy(theirs).into_owned());
         }
-        meta.put(&mut txn.txn, IDENTITY, identity.as_bytes())?;
-        Ok(identity)
+        meta.put(&mut txn.txn, IDENTITY, fresh.as_bytes())?;
+        Ok(fresh.clone())
     })?;
     Ok((identity, false))
 }
@@ -192,7 +206,7 @@ fn read_marker(disk: &dyn Disk) -> io::Result<Option<String>> {
 
 /// Written aside and renamed, so that a marker is whole or absent.
 fn write_marker(disk: &dyn Disk, identity: &str) -> io::Result<()> {
-    let aside = PathBuf::from(format!("{MARKER}.{}", uuid::Uuid::new_v4().simple()));
+    let aside = PathBuf::from(format!("{MARKER}.{}", random_identity()?));
     let mut file = disk.create_new(&aside)?;
     file.write_all(format!("{identity}\n").as_bytes())?;
     file.sync()?;

@@ -70,12 +70,33 @@ impl ShardLock {
     }
 }
 
+/// Whether any process owns any shard now.
+///
+/// # Errors
+/// A lock file can't be read or locked.
+pub fn any_owned(state_dir: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(state_dir.join("shards")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    for entry in entries {
+        if is_locked(&entry?.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether any process owns the shard now.
 ///
 /// # Errors
 /// The lock file can't be read or locked.
 pub fn is_owned(state_dir: &Path, key: ShardKey) -> io::Result<bool> {
-    let file = match File::open(lock_path(state_dir, key)) {
+    is_locked(&lock_path(state_dir, key))
+}
+
+fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,
     };
@@ -93,9 +114,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = ShardKey::new(Topic::Messages, ShardId(3));
         assert!(!is_owned(dir.path(), key).unwrap());
+        assert!(!any_owned(dir.path()).unwrap());
         let owner = ShardLock::try_take(dir.path(), key).unwrap().unwrap();
         assert_eq!(owner.key(), key);
         assert!(is_owned(dir.path(), key).unwrap());
+        assert!(any_owned(dir.path()).unwrap());
         assert!(ShardLock::try_take(dir.path(), key).unwrap().is_none());
         let other = ShardKey::new(Topic::Messages, ShardId(4));
         assert!(ShardLock::try_take(dir.path(), other).unwrap().is_some());

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::message::ShardKey;
+use crate::state::random_identity;
 
 /// The longest path of a socket, without the byte that ends it (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -122,7 +123,7 @@ impl WakeListener {
     /// The socket or the thread can't be made.
     pub fn start(state_dir: &Path) -> io::Result<Self> {
         let dir = SocketDir::open(state_dir)?;
-        let name = format!("{}-{}.sock", std::process::id(), uuid::Uuid::new_v4().simple());
+        let name = format!("{}-{}.sock", std::process::id(), random_identity()?);
         let socket = UnixDatagram::bind(dir.short_path(&name))?;
         let receiving = socket.try_clone()?;
         let shards = Arc::new(Mutex::new(HashMap::<ShardKey, Sender<()>>::new()));

@@ -138,6 +138,17 @@ impl From<heed::Error> for StateError {
     }
 }
 
+/// An identity that nothing else has: 128 random bits as 32 hexadecimal digits.
+///
+/// # Errors
+/// The kernel gives no random bits.
+pub fn random_identity() -> std::io::Result<String> {
+    let mut bits = [0; 16];
+    // From the kernel itself, so that it works without `/dev`.
+    rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
+}
+
 /// What to open, and whom to tell when it can no longer be trusted.
 pub struct StateOptions {
     /// The state directory; made if absent.

@@ -48,7 +48,7 @@ pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Result<(Tables, Stri
     let identity = match meta.get(&txn, b"identity")? {
         Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         None => {
-            let identity = uuid::Uuid::new_v4().simple().to_string();
+            let identity = super::random_identity()?;
             meta.put(&mut txn, b"identity", identity.as_bytes())?;
             identity
         }
