@@ -1,0 +1,382 @@
+//! What needs a hand on the clock, on a transaction or on a namespace: the library, from inside.
+
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_data_processor::batch::disk::OutputDir;
+use async_data_processor::batch::journal::{self, JournalRetention, Staged};
+use async_data_processor::batch::name::{BatchKind, WorkerName};
+use async_data_processor::batch::recovery::recover;
+use async_data_processor::batch::verify::{Account, verify};
+use async_data_processor::batch::writer::Writer;
+use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
+use async_data_processor::broker::ownership::ShardLock;
+use async_data_processor::broker::progress::{Progress, Refused};
+use async_data_processor::broker::source::Source;
+use async_data_processor::broker::take::TakePolicy;
+use async_data_processor::broker::{IdempotencyKey, Publish, Published, Unit};
+use async_data_processor::clock::Clock;
+use async_data_processor::message::{Lines, OffsetRange, ShardId, ShardKey, Topic};
+use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
+use async_data_processor::service::Lifecycle;
+use async_data_processor::state::{Job, OpenError, State, StateError, StateOptions, WriteTxn};
+use chrono::{DateTime, TimeDelta, Utc};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tempfile::TempDir;
+
+use crate::harness::{Rig, files_below, wait_for};
+
+const KEY: ShardKey = ShardKey::new(Topic::Messages, ShardId(0));
+const WORKER: WorkerName = WorkerName { shard: ShardId(0), place: 1 };
+
+/// A clock on the wall that anybody may set.
+#[derive(Debug)]
+struct WallClock(Mutex<DateTime<Utc>>);
+
+impl WallClock {
+    fn at(text: &str) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(text.parse().unwrap())))
+    }
+
+    fn turn(&self, minutes: i64) {
+        *self.0.lock().unwrap() += TimeDelta::minutes(minutes);
+    }
+}
+
+impl Clock for WallClock {
+    fn wall(&self) -> DateTime<Utc> {
+        *self.0.lock().unwrap()
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+fn open(dir: &Path, map_bytes: usize) -> Result<State, OpenError> {
+    State::open(StateOptions {
+        dir: dir.to_owned(),
+        map_bytes,
+        low_water_bytes: Some(0),
+        on_poison: Box::new(|reason| panic!("poisoned: {reason}")),
+    })
+}
+
+const POLICY: TakePolicy = TakePolicy {
+    batch_min: 5,
+    batch_max: 100,
+    batch_bytes_max: 1 << 20,
+    linger: Duration::from_millis(20),
+    files_per_second: 0.0,
+};
+
+/// A state environment, an output directory and a clock.
+struct Bench {
+    dir: TempDir,
+    state: State,
+    clock: Arc<WallClock>,
+    broker: EmbeddedBroker,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("output")).unwrap();
+        let state = open(&dir.path().join("state"), 64 << 20).unwrap();
+        let clock = WallClock::at("2026-11-22T07:30:00Z");
+        let retention = KeyRetention { keys_max: 10, age_ms_max: HOUR_MS * 2 };
+        let broker =
+            EmbeddedBroker::new(state.clone(), Arc::clone(&clock) as Arc<dyn Clock>, retention);
+        Self { dir, state, clock, broker: broker.unwrap() }
+    }
+
+    fn disk(&self) -> Arc<OutputDir> {
+        Arc::new(OutputDir::open(&self.dir.path().join("output")).unwrap())
+    }
+
+    fn publish(&self, lines: &[String], key: Option<&str>) -> Published {
+        let mut part = Lines::default();
+        lines.iter().for_each(|line| part.push(line.as_bytes()));
+        let key = key.map(|key| IdempotencyKey {
+            principal: "anybody".into(),
+            key: key.to_owned(),
+            fingerprint: [7; 32],
+        });
+        let unit = Unit { parts: vec![(KEY, part)], key };
+        self.broker.publish(unit).blocking_recv().unwrap().unwrap()
+    }
+
+    fn account(&self) -> Account {
+        verify(&self.state, Some(self.disk().as_ref()), false).unwrap()
+    }
+
+    /// Waits until nothing waits and no batch is on its way.
+    fn wait_settled(&self) -> Account {
+        wait_for("everything to be in files", || {
+            let prepared = self.state.tables().prepared;
+            let settled = prepared.is_empty(&self.state.read().unwrap()).unwrap();
+            let account = self.account();
+            (settled && account.waiting == 0).then_some(account)
+        })
+    }
+
+    fn writer(&self, life: &Lifecycle) -> Writer {
+        Writer::new(
+            self.state.clone(),
+            self.disk(),
+            self.dir.path().join("output"),
+            "an identity".to_owned(),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            RETENTION,
+            life.clone(),
+        )
+    }
+}
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+const RETENTION: JournalRetention =
+    JournalRetention { batches_max: u64::MAX, age_ms_max: HOUR_MS * 2 };
+
+#[test]
+fn a_clock_that_jumps_delays_and_loses_nothing() {
+    let bench = Bench::new();
+    let life = Lifecycle::new();
+    let consumer = Consumer {
+        state: bench.state.clone(),
+        disk: bench.disk(),
+        output: bench.dir.path().join("output"),
+        clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
+        life: life.clone(),
+        settings: ConsumerSettings {
+            shards: NonZeroU16::MIN,
+            workers: 1,
+            policy: POLICY,
+            retention: RETENTION,
+            adopt_output: false,
+            history_every: Duration::from_secs(3600),
+        },
+    };
+    let thread = std::thread::spawn(move || consumer.run());
+    let mut sent = Vec::new();
+    // Hours: 7, 6, 6, 7, 7, 5; less than two hours apart, so that every row is kept.
+    for (step, minutes) in [0, -60, 1, 60, 1, -100].into_iter().enumerate() {
+        bench.clock.turn(minutes);
+        // Fewer than make a batch due: they go when they have lingered, whatever the clock says.
+        let lines: Vec<_> = (0..3).map(|n| format!("{{\"step\":{step},\"n\":{n}}}")).collect();
+        bench.publish(&lines, None);
+        let account = bench.wait_settled();
+        assert!(account.ok, "{account:?}");
+        assert_eq!(account.shards[0].pruned, 0, "{account:?}");
+        sent.push(lines);
+    }
+    let mut found: Vec<String> = Vec::new();
+    for (hour, steps) in [("05", &[5][..]), ("06", &[1, 2]), ("07", &[0, 3, 4])] {
+        let folder = bench.dir.path().join("output/2026-11-22").join(hour);
+        let texts = files_below(&folder).into_iter().map(std::fs::read_to_string);
+        let text: String = texts.map(Result::unwrap).collect();
+        let expected: Vec<_> = steps.iter().flat_map(|step| sent[*step].clone()).collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected, "in the order of commits");
+        found.extend(expected);
+    }
+    assert_eq!(found.len(), 18);
+    // A day on, what is older than the retention is forgotten, and nothing is missed.
+    bench.clock.turn(24 * 60);
+    bench.publish(&["{}".to_owned()], None);
+    let account = bench.wait_settled();
+    assert!(account.ok && account.shards[0].pruned > 0, "{account:?}");
+    life.stop();
+    thread.join().unwrap().unwrap();
+    assert_eq!(life.failure(), None);
+}
+
+#[test]
+fn a_clock_set_back_forgets_no_idempotency_key() {
+    let bench = Bench::new();
+    let line = ["{}".to_owned()];
+    let first = bench.publish(&line, Some("key"));
+    bench.clock.turn(-60);
+    let again = bench.publish(&line, Some("key"));
+    assert_eq!(again, Published { replayed: true, ..first.clone() });
+    bench.clock.turn(24 * 60);
+    assert!(!bench.publish(&line, Some("key")).replayed);
+    assert_eq!(bench.account().accepted, 2);
+}
+
+/// Everything that is stored, but for the lines.
+fn dump(state: &State) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let tables = state.tables();
+    let txn = state.read().unwrap();
+    let tables = [tables.progress, tables.prepared, tables.journal, tables.workers, tables.meta];
+    let rows = tables.iter().flat_map(|table| table.iter(&txn).unwrap());
+    rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
+}
+
+#[test]
+fn a_stale_token_or_an_overlap_records_nothing() {
+    let bench = Bench::new();
+    bench.publish(&[(); 6].map(|()| "{}".to_owned()), None);
+    let taken_over =
+        |txn: &mut WriteTxn<'_>| Progress { epoch: 2, ..Progress::default() }.store(txn, KEY);
+    bench.state.commit(taken_over).unwrap();
+    let prepare = |epoch, first, end| {
+        let staged = Staged {
+            key: KEY,
+            range: OffsetRange::new(first, end),
+            epoch,
+            kind: BatchKind::Data,
+            bytes: 3 * (end - first),
+            checksum: "0".repeat(16),
+            worker: WORKER,
+            output: String::new(),
+            path: "staged".into(),
+            at: bench.clock.wall(),
+        };
+        let outcome = bench.state.commit(move |txn| journal::prepare(txn, &staged));
+        outcome.unwrap().map(|(row, _)| row.number)
+    };
+    let empty = dump(&bench.state);
+    assert_eq!(prepare(1, 0, 3), Err(Refused::Fenced { held: 1, current: 2 }));
+    assert_eq!(prepare(3, 0, 3), Err(Refused::Fenced { held: 3, current: 2 }));
+    assert_eq!(dump(&bench.state), empty);
+    assert_eq!(prepare(2, 2, 4), Ok(1));
+    let one = dump(&bench.state);
+    assert_ne!(one, empty);
+    for (first, end) in [(2, 4), (0, 3), (3, 6), (0, 6)] {
+        let range = OffsetRange::new(first, end);
+        assert_eq!(prepare(2, first, end), Err(Refused::Overlap { range }));
+    }
+    assert_eq!(dump(&bench.state), one);
+}
+
+#[test]
+fn a_worker_of_a_former_owner_commits_nothing() {
+    let bench = Bench::new();
+    bench.publish(&[(); 5].map(|()| "{}".to_owned()), None);
+    let life = Lifecycle::new();
+    let (former, next) = (bench.writer(&life), bench.writer(&life));
+    let take = || ShardLock::try_take(bench.state.dir(), KEY).unwrap().unwrap();
+    let lock = take();
+    let progress = recover(&former, &lock).unwrap();
+    let (_tell, wake) = bounded(1);
+    let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
+    let state = bench.state.clone();
+    let source = Source::new(state, KEY, &progress, POLICY, clock, life.clone(), wake).unwrap();
+    let delivery = source.next().unwrap().unwrap();
+    drop(lock);
+    let _lock = take();
+    recover(&next, &_lock).unwrap();
+    let before = dump(&bench.state);
+    let refused = former.commit(WORKER, BatchKind::Data, &delivery, &delivery.lines).unwrap_err();
+    assert!(!refused.is_retry() && refused.to_string().contains("out of date"), "{refused}");
+    assert_eq!(dump(&bench.state), before);
+    let staging = bench.dir.path().join("output/.staging/messages-0");
+    assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+    assert_eq!(bench.account().waiting, 5);
+}
+
+/// Puts a value; waits at its first turn, if told to.
+struct Put {
+    name: &'static str,
+    bytes: usize,
+    pause: Option<(Sender<()>, Receiver<()>)>,
+    turns: Arc<AtomicUsize>,
+    settled: Sender<(&'static str, bool)>,
+}
+
+impl Job for Put {
+    fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        if let Some((begun, go_on)) = self.pause.take() {
+            begun.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        let value = vec![b'v'; self.bytes];
+        Ok(txn.tables.workers.put(&mut txn.txn, self.name.as_bytes(), &value)?)
+    }
+
+    fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
+        let full = matches!(outcome, Err(StateError::MapFull));
+        assert!(full || outcome.is_ok(), "{outcome:?}");
+        self.settled.send((self.name, !full)).unwrap();
+    }
+}
+
+#[test]
+fn in_a_group_what_does_not_fit_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = open(dir.path(), 1 << 20).unwrap();
+    let (settled, outcomes) = bounded(4);
+    let put = |name, bytes, pause| {
+        let turns = Arc::new(AtomicUsize::new(0));
+        let settled = settled.clone();
+        state.submit(Box::new(Put { name, bytes, pause, turns: Arc::clone(&turns), settled }));
+        turns
+    };
+    let (begun, is_begun) = bounded(1);
+    let (go_on, may_go_on) = bounded(1);
+    put("first", 10, Some((begun, may_go_on)));
+    is_begun.recv().unwrap();
+    // These wait for the first together.
+    let turns = [put("small", 10, None), put("large", 2 << 20, None), put("late", 10, None)];
+    go_on.send(()).unwrap();
+    let outcomes: Vec<_> = outcomes.iter().take(4).collect();
+    assert_eq!(outcomes, [("first", true), ("small", true), ("large", false), ("late", true)]);
+    assert_eq!(turns[0].load(Ordering::Relaxed), 2, "they were no group");
+    let txn = state.read().unwrap();
+    let stored = state.tables().workers.iter(&txn).unwrap().map(|row| row.unwrap().0);
+    assert_eq!(stored.collect::<Vec<_>>(), [&b"first"[..], b"late", b"small"]);
+}
+
+#[test]
+fn a_state_directory_of_another_format_is_refused() {
+    let rig = Rig::new();
+    let state = open(&rig.state(), 64 << 20).unwrap();
+    let other = |txn: &mut WriteTxn<'_>| {
+        Ok(txn.tables.meta.put(&mut txn.txn, b"format", &7_u32.to_be_bytes())?)
+    };
+    state.commit(other).unwrap();
+    drop(state);
+    let refused = open(&rig.state(), 64 << 20).unwrap_err();
+    assert!(matches!(refused, OpenError::Format { found: 7, .. }), "{refused}");
+    for command in ["server", "message-consumer", "verify", "history"] {
+        let output = rig.run(&[command]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{command}: {text}");
+        assert!(text.contains("has format 7; this version reads format 1"), "{text}");
+    }
+}
+
+/// Runs `history`, which opens the state directory; the exit code and what it says.
+fn look(rig: &Rig, wrapper: &[&str]) -> (Option<i32>, String) {
+    let output = rig.wrapped(wrapper, &["history"]).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_second_pid_namespace_is_refused_while_the_first_lives() {
+    const APART: [&str; 4] = ["unshare", "--pid", "--fork", "--kill-child"];
+    let rig = Rig::new();
+    let server = rig.serve(&["server"]);
+    let (exit, text) = look(&rig, &APART);
+    assert_eq!(exit, Some(78), "this test unshares a PID namespace, which needs root: {text}");
+    assert!(text.contains("in use from another PID namespace"), "{text}");
+    assert!(text.contains(rig.state().to_str().unwrap()), "{text}");
+    assert_eq!(look(&rig, &[]).0, Some(0));
+    server.stop();
+    assert_eq!(look(&rig, &APART).0, Some(0));
+    assert_eq!(look(&rig, &[]).0, Some(0));
+    // The other way round: this one waits for its input, there.
+    let holder = || std::fs::read_to_string(rig.state().join("namespace")).unwrap();
+    let here = holder();
+    let mut there = rig.wrapped(&APART, &["publish"]);
+    let mut there = there.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("the other to hold the directory", || (holder() != here).then_some(()));
+    assert_eq!(look(&rig, &[]).0, Some(78));
+    drop(there.stdin.take());
+    assert!(there.wait().unwrap().success());
+    assert_eq!(look(&rig, &[]).0, Some(0));
+}
