@@ -32,6 +32,8 @@ use crate::harness::{Rig, files_below, wait_for};
 
 const KEY: ShardKey = ShardKey::new(Topic::Messages, ShardId(0));
 const WORKER: WorkerName = WorkerName { shard: ShardId(0), place: 1 };
+/// The identity of an output directory, where none is bound.
+const OUTPUT: &str = "00000000000000000000000000000000";
 
 /// A clock on the wall that anybody may set.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ impl Bench {
             self.state.clone(),
             self.disk(),
             self.dir.path().join("output"),
-            "an identity".to_owned(),
+            OUTPUT.to_owned(),
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             RETENTION,
             life.clone(),
@@ -231,7 +233,7 @@ fn a_stale_token_or_an_overlap_records_nothing() {
             bytes: 3 * (end - first),
             checksum: "0".repeat(16),
             worker: WORKER,
-            output: String::new(),
+            output: OUTPUT.to_owned(),
             path: "staged".into(),
             at: bench.clock.wall(),
         };

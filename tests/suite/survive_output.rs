@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::harness::{Rig, files_below, wait_for};
+use crate::harness::{Process, Rig, files_below, wait_for};
 use crate::survive_calls::{Faults, start_with_faults};
 use crate::survive_signals::{Ledger, Posters, unique_entry};
 use crate::survive_space::SmallDisk;
@@ -152,6 +152,14 @@ fn the_directory_given_up_for_an_adopted_one_is_refused() {
     assert_refused(&rig, &[], 73, &[first.to_str().unwrap()]);
 }
 
+/// Waits until a process has logged one of two texts: which.
+fn says(process: &Process, texts: [&'static str; 2]) -> &'static str {
+    wait_for("a process to say how it goes on", || {
+        let log = process.log();
+        texts.into_iter().find(|text| log.contains(text))
+    })
+}
+
 #[test]
 fn adopting_another_directory_beside_a_running_consumer_loses_nothing() {
     let (mut rig, mut ledger) = used_rig();
@@ -166,22 +174,15 @@ fn adopting_another_directory_beside_a_running_consumer_loses_nothing() {
     running.wait_log("took over shards");
     rig.set("DATA_OUTPUT_DIR", second.display());
     let adopting = rig.start(&["message-consumer", "--adopt-output-dir"]);
-    let log = wait_for("the other to be refused or to stand by", || {
-        let log = adopting.log();
-        (log.contains("error: ") || log.contains("standing by")).then_some(log)
-    });
+    says(&adopting, ["error: ", "standing by"]);
     post_some(&rig, &mut ledger, 5);
-    // Either may be the one that goes on, but what it commits must not be looked for elsewhere.
-    wait_for("the running one to commit a batch or to stop", || {
-        let log = running.log();
-        (log.contains("a batch cannot be placed, yet") || log.contains("error: ")).then_some(())
-    });
+    says(&running, ["error: ", "a batch cannot be placed, yet"]);
     running.kill();
-    if log.contains("error: ") {
+    // Whichever goes on: what is on its way is looked for where it is, and nowhere else.
+    if says(&adopting, ["error: ", "took over shards"]) == "error: " {
         rig.set("DATA_OUTPUT_DIR", first.display());
         consume(&rig, &[]);
     } else {
-        adopting.wait_log("took over shards");
         wait_for("everything to be in files", || {
             (rig.verify(&["--allow-taken-away"])["waiting"] == 0).then_some(())
         });

@@ -195,7 +195,7 @@ fn a_full_map_refuses_and_draining_makes_room_again() {
     let server = rig.serve(&["server"]);
     let mut ledger = Ledger::default();
     for _ in 0..3 {
-        post_until(true, server.address(), &mut ledger, 5000);
+        post_until(true, server.address(), &mut ledger, 40_000);
         let consumer = rig.start(&["message-consumer"]);
         consumer.wait_log("took over shards");
         rig.wait_drained();
@@ -204,8 +204,8 @@ fn a_full_map_refuses_and_draining_makes_room_again() {
         assert!(!log.contains("map is full"), "{log}");
     }
     let consumer = rig.start(&["message-consumer"]);
-    let posters = Posters::start(server.address(), 4, 12_000);
-    posters.wait_accepted(3000);
+    let posters = Posters::start(server.address(), 4, 40_000);
+    posters.wait_accepted(1500);
     ledger.add(posters.stop());
     rig.wait_drained();
     server.stop();
