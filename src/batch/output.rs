@@ -14,8 +14,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
+use crate::broker::append::shard_ends;
 use crate::broker::ownership;
-use crate::state::{State, StateError, WriteTxn, random_identity};
+use crate::broker::progress::Progress;
+use crate::state::{State, StateError, Tables, WriteTxn, random_identity};
 
 const MARKER: &str = ".async-data-processor";
 const IDENTITY: &[u8] = b"output";
@@ -160,13 +162,28 @@ pub fn check(state: &State, disk: &dyn Disk, output: &Path) -> Result<(), Output
     }
 }
 
-/// Forgets the output directory, unless batches are on their way into it: how many.
+/// The identity of the output directory that is in force.
+///
+/// # Errors
+/// A read failed.
+pub fn identity(txn: &heed::RoTxn<'_>, tables: Tables) -> Result<Option<String>, StateError> {
+    let stored = tables.meta.get(txn, IDENTITY)?;
+    Ok(stored.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// Forgets the output directory, unless batches are on their way into it: how many. Whoever owns a
+/// shard at this moment is fenced off, since it writes into the old one.
 fn forget_identity(txn: &mut WriteTxn<'_>) -> Result<u64, StateError> {
     let batches = txn.tables.prepared.len(&txn.txn)?;
     if batches == 0 {
         let meta = txn.tables.meta;
         meta.delete(&mut txn.txn, IDENTITY)?;
         meta.delete(&mut txn.txn, BOUND)?;
+        for (key, _) in shard_ends(&txn.txn, txn.tables)? {
+            let mut progress = Progress::load(&txn.txn, txn.tables, key)?;
+            progress.epoch += 1;
+            progress.store(txn, key)?;
+        }
     }
     Ok(batches)
 }

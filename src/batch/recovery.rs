@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 use super::journal::{self, BatchRow};
-use super::name;
 use super::writer::{WriteError, Writer};
+use super::{name, output};
 use crate::broker::append::shard_end;
 use crate::broker::ownership::ShardLock;
 use crate::broker::progress::Progress;
@@ -37,8 +37,8 @@ pub enum RecoveryError {
     /// A file is not what was committed.
     #[error(
         "batch {number} of {key} (offsets {range}): {file} is damaged: {found}; committed were \
-         {bytes} bytes with checksum {checksum}. Restore the file, or move it away to give up \
-         these messages, and start again",
+         {bytes} bytes with checksum {checksum}. Restore the file, or move it away and start \
+         again: then these messages are taken from their staged file, or given up if there is none",
         number = .row.number, range = .row.range, bytes = .row.bytes, checksum = .row.checksum
     )]
     Damaged {
@@ -62,6 +62,15 @@ pub enum RecoveryError {
         key: ShardKey,
         /// The batch.
         row: Box<BatchRow>,
+        /// The output directory of this process.
+        output: PathBuf,
+    },
+    /// Another output directory was adopted meanwhile.
+    #[error(
+        "another output directory than {output} has been adopted since this process started: start \
+         it again with that one as DATA_OUTPUT_DIR"
+    )]
+    GivenUp {
         /// The output directory of this process.
         output: PathBuf,
     },
@@ -98,6 +107,7 @@ impl RecoveryError {
             Self::State(error) => error.is_space(),
             Self::Damaged { .. }
             | Self::OtherOutput { .. }
+            | Self::GivenUp { .. }
             | Self::Gap { .. }
             | Self::Io { .. } => false,
         }
@@ -166,12 +176,18 @@ pub fn recover(writer: &Writer, lock: &ShardLock) -> Result<Progress, RecoveryEr
         tracing::info!(shard = %key.shard, batches = prepared.len(), "recovered batches");
     }
     // The rows are marked as done in a commit before this one: the queue keeps its order.
+    let ours = writer.output_identity.clone();
     let progress = writer.state.commit(move |txn| {
+        if output::identity(&txn.txn, txn.tables)?.as_ref() != Some(&ours) {
+            return Ok(None);
+        }
         let mut progress = Progress::load(&txn.txn, txn.tables, key)?;
         progress.epoch += 1;
         progress.store(txn, key)?;
-        Ok(progress)
+        Ok(Some(progress))
     })?;
+    let output = || writer.output().to_owned();
+    let progress = progress.ok_or_else(|| RecoveryError::GivenUp { output: output() })?;
     check_offsets(&writer.state, key, &progress)?;
     Ok(progress)
 }

@@ -9,6 +9,7 @@ use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
 use super::settings::{BatchSettings, ConsumerCommand, ShardSettings};
 use crate::batch::disk::OutputDir;
+use crate::batch::output::OutputError;
 use crate::rooms::messages::consume::{ConsumeError, Consumer};
 use crate::state::create_durable;
 
@@ -47,6 +48,7 @@ pub(super) async fn consume(
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
     ended.context("the consumer").or_exit(Exit::Software)?.map_err(|error| {
         let exit = match &error {
+            ConsumeError::Output(OutputError::State(_)) => Exit::Io,
             ConsumeError::Output(_) => Exit::CannotCreate,
             ConsumeError::Recovery(_) | ConsumeError::State(_) | ConsumeError::Io { .. } => {
                 Exit::Io

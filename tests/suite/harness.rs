@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -167,6 +168,7 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -175,12 +177,12 @@ impl Process {
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
-        Self { child, log }
+        Self { child, log, reader: Some(reader) }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -214,10 +216,14 @@ impl Process {
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let log = Arc::clone(&self.log);
-        wait_for(&format!("the end of a process:\n{}", log.lock().unwrap().join("\n")), || {
-            self.child.try_wait().unwrap()
-        })
+        let so_far = self.log();
+        let ended = || self.child.try_wait().unwrap();
+        let status = wait_for(&format!("the end of a process:\n{so_far}"), ended);
+        // Its last lines are in the pipe still.
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status
     }
 
     /// Asks it to stop, and expects it to do so in order.

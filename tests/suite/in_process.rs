@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_data_processor::batch::disk::OutputDir;
 use async_data_processor::batch::journal::{self, JournalRetention, Staged};
 use async_data_processor::batch::name::{BatchKind, WorkerName};
+use async_data_processor::batch::output::bind;
 use async_data_processor::batch::recovery::recover;
 use async_data_processor::batch::verify::{Account, verify};
 use async_data_processor::batch::writer::Writer;
@@ -119,19 +120,23 @@ impl Bench {
     /// Waits until nothing waits and no batch is on its way.
     fn wait_settled(&self) -> Account {
         wait_for("everything to be in files", || {
+            // In this order: a batch is prepared before its messages no longer wait.
+            let waiting = self.account().waiting;
             let prepared = self.state.tables().prepared;
             let settled = prepared.is_empty(&self.state.read().unwrap()).unwrap();
             let account = self.account();
-            (settled && account.waiting == 0).then_some(account)
+            (waiting == 0 && settled).then_some(account)
         })
     }
 
     fn writer(&self, life: &Lifecycle) -> Writer {
+        let output = self.dir.path().join("output");
+        let identity = bind(&self.state, self.disk().as_ref(), &output, false).unwrap();
         Writer::new(
             self.state.clone(),
             self.disk(),
-            self.dir.path().join("output"),
-            OUTPUT.to_owned(),
+            output,
+            identity,
             Arc::clone(&self.clock) as Arc<dyn Clock>,
             RETENTION,
             life.clone(),
@@ -252,6 +257,12 @@ fn a_stale_token_or_an_overlap_records_nothing() {
         assert_eq!(prepare(2, first, end), Err(Refused::Overlap { range }));
     }
     assert_eq!(dump(&bench.state), one);
+    // The mark goes up to 4 with this one.
+    assert_eq!(prepare(2, 0, 2), Ok(2));
+    for (first, end) in [(0, 1), (3, 5)] {
+        let range = OffsetRange::new(first, end);
+        assert_eq!(prepare(2, first, end), Err(Refused::Overlap { range }));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on says where it stopped"
 )]
 
+mod adoption;
 mod bad_input;
 mod bad_input_fuzz;
 mod command_line;

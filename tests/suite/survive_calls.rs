@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Process, Rig, files_below, wait_for};
+use crate::harness::{Process, Rig, connect, files_below, read_answer, send, wait_for};
 use crate::survive_signals::{Ledger, unique_entry};
 
 /// Which calls fail, how, and on which files and folders; as `strace --inject` takes them.
@@ -288,4 +288,21 @@ fn a_server_answers_201_only_for_what_is_synced() {
     let template = Template::new(1);
     let counts = server_reference(&template);
     for_every_fault(counts, &STATE, |call, fault| server_round(&template, call, fault));
+}
+
+#[test]
+fn requests_that_wait_for_a_sync_that_fails_are_all_answered() {
+    let rig = Template::new(1).rig();
+    let paths = (STATE.paths)(&rig);
+    // Late, so that the others wait for the next commit, which never begins.
+    let fault = "error=EIO:delay_enter=300000:when=1+";
+    let faults = Faults { calls: "fdatasync", fault, paths: &paths };
+    let server = start_with_faults(&rig, &faults, &["server"]);
+    let mut streams: Vec<_> = (0..8).map(|_| connect(server.address())).collect();
+    for stream in &mut streams {
+        send(stream, "POST", "/message", &[], format!("[{}]", unique_entry(20)).as_bytes());
+    }
+    let answers: Vec<_> = streams.iter_mut().map(|stream| read_answer(stream).status).collect();
+    assert_eq!(answers, [503; 8]);
+    assert_eq!(wait_faulty(&rig, server, fault), (74, true));
 }
