@@ -111,18 +111,10 @@ pub fn bind(
         }
     }
     let (identity, bound) = known_identity(state)?;
-    let paths = || (output.to_owned(), state.dir().to_owned());
-    match marker {
-        Some(theirs) if theirs == identity => {}
-        Some(theirs) => {
-            let (output, state) = paths();
-            return Err(OutputError::Foreign { output, state, theirs });
-        }
-        None if bound => {
-            let (output, state) = paths();
-            return Err(OutputError::Unmarked { output, state });
-        }
-        None => write_marker(disk, &identity).map_err(io)?,
+    if marker.is_some() || bound {
+        compare(state, output, marker, &identity)?;
+    } else {
+        write_marker(disk, &identity).map_err(io)?;
     }
     if !bound {
         state.commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, BOUND, b"1")?))?;
@@ -146,19 +138,22 @@ pub fn is_bound(state: &State) -> Result<bool, StateError> {
 pub fn check(state: &State, disk: &dyn Disk, output: &Path) -> Result<(), OutputError> {
     let marker = read_marker(disk)
         .map_err(|source| OutputError::Io { output: output.to_owned(), source })?;
-    let txn = state.read()?;
-    let identity = state.tables().meta.get(&txn, IDENTITY).map_err(StateError::from)?;
+    let identity = identity(&*state.read()?, state.tables())?;
+    compare(state, output, marker, &identity.unwrap_or_default())
+}
+
+/// The marker of `output` must say the identity that `state` knows.
+fn compare(
+    state: &State,
+    output: &Path,
+    marker: Option<String>,
+    identity: &str,
+) -> Result<(), OutputError> {
+    let (output, state) = (output.to_owned(), state.dir().to_owned());
     match marker {
-        Some(theirs) if identity == Some(theirs.as_bytes()) => Ok(()),
-        Some(theirs) => Err(OutputError::Foreign {
-            output: output.to_owned(),
-            state: state.dir().to_owned(),
-            theirs,
-        }),
-        None => {
-            let (output, state) = (output.to_owned(), state.dir().to_owned());
-            Err(OutputError::Unmarked { output, state })
-        }
+        Some(theirs) if theirs == identity => Ok(()),
+        Some(theirs) => Err(OutputError::Foreign { output, state, theirs }),
+        None => Err(OutputError::Unmarked { output, state }),
     }
 }
 
@@ -191,24 +186,18 @@ fn forget_identity(txn: &mut WriteTxn<'_>) -> Result<u64, StateError> {
 /// The identity of the output, and whether its marker was ever seen in place. Made up on first
 /// use, and recorded before the marker is written: so a crash in between is no riddle.
 fn known_identity(state: &State) -> Result<(String, bool), StateError> {
-    let stored = |txn: &heed::RoTxn<'_>| -> Result<Option<(String, bool)>, StateError> {
-        let meta = state.tables().meta;
-        let bound = meta.get(txn, BOUND)?.is_some();
-        let identity = meta.get(txn, IDENTITY)?;
-        Ok(identity.map(|bytes| (String::from_utf8_lossy(bytes).into_owned(), bound)))
-    };
-    if let Some(known) = stored(&*state.read()?)? {
-        return Ok(known);
+    let known = identity(&*state.read()?, state.tables())?;
+    if let Some(known) = known {
+        return Ok((known, is_bound(state)?));
     }
     let fresh = random_identity()
         .map_err(|error| StateError::Lmdb(format!("random bits for an identity: {error}")))?;
     let identity = state.commit(move |txn: &mut WriteTxn<'_>| {
-        let meta = txn.tables.meta;
         // Another process may have been first.
-        if let Some(theirs) = meta.get(&txn.txn, IDENTITY)? {
-            return Ok(String::from_utf8_lossy(theirs).into_owned());
+        if let Some(theirs) = identity(&txn.txn, txn.tables)? {
+            return Ok(theirs);
         }
-        meta.put(&mut txn.txn, IDENTITY, fresh.as_bytes())?;
+        txn.tables.meta.put(&mut txn.txn, IDENTITY, fresh.as_bytes())?;
         Ok(fresh.clone())
     })?;
     Ok((identity, false))

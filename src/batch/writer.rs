@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::disk::Disk;
@@ -18,7 +18,7 @@ use crate::broker::Delivery;
 use crate::broker::progress::{Committed, Refused};
 use crate::clock::Clock;
 use crate::message::ShardKey;
-use crate::service::Lifecycle;
+use crate::service::{Lifecycle, held};
 use crate::state::{Job, State, StateError, WriteTxn};
 
 /// How long to wait before a committed batch is placed again.
@@ -77,10 +77,6 @@ impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("output", &self.output).finish_non_exhaustive()
     }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn retry<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WriteError + 'a {
@@ -215,7 +211,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The same, tried once.
+    /// The same, tried once: recovery has other shards to look after.
     pub(super) fn place_once(&self, key: ShardKey, row: &BatchRow) -> Result<(), WriteError> {
         self.rename_and_sync(row)?;
         self.finish(key, row);
@@ -291,11 +287,10 @@ impl Writer {
     /// Step 4: done, in the next transaction that there is.
     pub(super) fn finish(&self, key: ShardKey, row: &BatchRow) {
         held(&self.finishing.rows).push((key, row.range.first));
-        let job = Finish { finishing: Arc::clone(&self.finishing), taken: Vec::new() };
-        self.state.submit(Box::new(job));
+        self.finish_again();
     }
 
-    /// Tries again to mark as done what an earlier commit had no room for.
+    /// Marks as done what is in place, also what an earlier commit had no room for.
     pub fn finish_again(&self) {
         if !held(&self.finishing.rows).is_empty() {
             let finishing = Arc::clone(&self.finishing);

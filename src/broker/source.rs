@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
@@ -17,7 +17,7 @@ use super::take::{Decision, TakePolicy, Waiting};
 use super::{Delivery, TakeBack, frame};
 use crate::clock::{Clock, TokenBucket};
 use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
-use crate::service::Lifecycle;
+use crate::service::{Lifecycle, held};
 use crate::state::{ReadTxn, State, StateError};
 
 /// A shard that this process owns, as its workers see it.
@@ -48,10 +48,6 @@ struct Cursor {
     waiting_since: Option<Instant>,
     bucket: TokenBucket,
     wake: Receiver<()>,
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Source {

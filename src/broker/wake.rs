@@ -11,25 +11,25 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::message::ShardKey;
+use crate::service::held;
 use crate::state::random_identity;
 
 /// The longest path of a socket, without the byte that ends it (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// How long the list of sockets is good for.
 const SOCKETS_FRESH: Duration = Duration::from_millis(250);
+/// How long the listener pauses when it cannot receive: the slow poll does its work meanwhile.
+const ERROR_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of a datagram that names every shard there may be.
 const DATAGRAM_BYTES: usize = ShardKey::BYTES * 256;
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The folder of the sockets, held open: a socket's path is limited to 107 bytes, and one through
 /// `/proc/self/fd` is short however deep the state directory lies.
@@ -112,7 +112,7 @@ pub struct WakeListener {
     shards: Arc<Mutex<HashMap<ShardKey, Sender<()>>>>,
     path: PathBuf,
     socket: UnixDatagram,
-    ended: Arc<Mutex<bool>>,
+    ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -127,13 +127,16 @@ impl WakeListener {
         let socket = UnixDatagram::bind(dir.short_path(&name))?;
         let receiving = socket.try_clone()?;
         let shards = Arc::new(Mutex::new(HashMap::<ShardKey, Sender<()>>::new()));
-        let ended = Arc::new(Mutex::new(false));
+        let ended = Arc::new(AtomicBool::new(false));
         let (shared, end) = (Arc::clone(&shards), Arc::clone(&ended));
         let thread = std::thread::Builder::new().name("wake".to_owned()).spawn(move || {
             let mut datagram = [0; DATAGRAM_BYTES];
-            while !*held(&end) {
+            while !end.load(Ordering::Acquire) {
                 // Shut down, the socket answers with nothing; an empty datagram does, too.
-                let Ok(bytes) = receiving.recv(&mut datagram) else { continue };
+                let Ok(bytes) = receiving.recv(&mut datagram) else {
+                    std::thread::sleep(ERROR_PAUSE);
+                    continue;
+                };
                 let keys = datagram.get(..bytes).unwrap_or_default().chunks(ShardKey::BYTES);
                 let shards = held(&shared);
                 for sender in keys.filter_map(ShardKey::parse).filter_map(|key| shards.get(&key)) {
@@ -163,7 +166,7 @@ impl WakeListener {
 
 impl Drop for WakeListener {
     fn drop(&mut self) {
-        *held(&self.ended) = true;
+        self.ended.store(true, Ordering::Release);
         let _ended = self.socket.shutdown(std::net::Shutdown::Read);
         let _gone = std::fs::remove_file(&self.path);
         if let Some(thread) = self.thread.take() {

@@ -97,10 +97,9 @@ fn together(sources: &Sources, wrong: &BTreeSet<String>) -> Vec<anyhow::Error> {
         Ok(settings) => settings,
         Err(error) => return vec![anyhow!("{}", error.to_string().trim())],
     };
-    let mut problems = settings.batch.problems();
-    problems.extend(settings.http.check().err().into_iter().flatten());
+    let mut problems = settings.check().err().unwrap_or_default();
     problems.extend(settings.http.exposed().map(|error| anyhow!("HOST: {error}")));
-    problems.extend(not_a_directory("STATE_DIR", &settings.state.state_dir));
+    problems.extend(not_a_directory("STATE_DIR", &settings.common.state.state_dir));
     problems.extend(not_a_directory("DATA_OUTPUT_DIR", &settings.batch.output.data_output_dir));
     let names: Vec<_> = wrong.iter().map(|key| key.to_ascii_uppercase()).collect();
     problems.retain(|problem| !names.iter().any(|name| problem.to_string().contains(name)));

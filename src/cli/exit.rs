@@ -60,6 +60,12 @@ impl Failure {
         Self { exit, error: error.into() }
     }
 
+    /// All that is wrong with the settings, as one failure.
+    pub(super) fn of_settings(problems: Vec<anyhow::Error>) -> Self {
+        let texts: Vec<_> = problems.iter().map(tell).collect();
+        Self::new(Exit::Config, anyhow::anyhow!(texts.join("; ")))
+    }
+
     /// Prints the error and gives its code.
     #[must_use]
     pub fn report(self) -> ExitCode {

@@ -20,9 +20,10 @@ Examples:
   async-data-processor message-consumer --batch-min 1 --files-per-second 0   # a file at once";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
-    let ConsumerCommand { state, process, shards, batch } = settings;
-    process::run("message-consumer", &state, &process, async |process| {
-        consume(process, &shards, &batch).await
+    let ConsumerCommand { common, batch } = settings;
+    batch.check().map_err(Failure::of_settings)?;
+    process::run("message-consumer", &common, async |process| {
+        consume(process, &common.shards, &batch).await
     })
 }
 
@@ -32,10 +33,6 @@ pub(super) async fn consume(
     shards: &ShardSettings,
     batch: &BatchSettings,
 ) -> Result<(), Failure> {
-    let problems = batch.problems();
-    if !problems.is_empty() {
-        return Err(super::server::all(problems));
-    }
     let disk = open_output(&process, &batch.output.data_output_dir)?;
     let consumer = Consumer {
         output: disk.path().to_owned(),

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure, OrExit};
-use super::settings::{ProcessSettings, StateSettings};
+use super::settings::{CommonSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::service::Lifecycle;
 use crate::state::{OpenError, State};
@@ -26,8 +26,7 @@ pub(super) struct Process {
 /// Runs `parts` until they end, which they do when the process is asked to stop.
 pub(super) fn run<F, R>(
     name: &'static str,
-    state: &StateSettings,
-    process: &ProcessSettings,
+    common: &CommonSettings,
     parts: F,
 ) -> Result<Exit, Failure>
 where
@@ -40,12 +39,12 @@ where
         .context("starting the runtime")
         .or_exit(Exit::Unavailable)?;
     let life = Lifecycle::new();
-    let shutdown = Duration::from_secs(process.shutdown_seconds);
+    let shutdown = Duration::from_secs(common.process.shutdown_seconds);
     // First of all: from here on a signal is a request to stop and not a death.
     runtime.block_on(async { watch_signals(&life, shutdown) })?;
-    super::logging::start(&state.log)?;
+    super::logging::start(&common.state.log)?;
     raise_descriptor_limit();
-    let state = open_state(state, &life)?;
+    let state = open_state(&common.state, &life)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
         state_dir = %state.dir().display(), "{name} starts"

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
@@ -31,9 +31,10 @@ Examples:
 const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { state, process, shards, http } = settings;
-    process::run("server", &state, &process, async |process| {
-        serve_messages(process, &shards, &http).await
+    let ServerSettings { common, http } = settings;
+    let checked = http.check().map_err(Failure::of_settings)?;
+    process::run("server", &common, async |process| {
+        serve_messages(process, &common.shards, &http, checked).await
     })
 }
 
@@ -42,8 +43,8 @@ pub(super) async fn serve_messages(
     process: Process,
     shards: &ShardSettings,
     http: &HttpSettings,
+    checked: CheckedHttp,
 ) -> Result<(), Failure> {
-    let checked = http.check().map_err(all)?;
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
     let scheme = if checked.tls.is_some() { "https" } else { "http" };
@@ -86,12 +87,6 @@ pub(super) async fn serve_messages(
     let settings = Arc::new(http.serve_settings(process.shutdown * 4 / 5));
     serve(listener, router, settings, checked.tls, http_metrics, &process.life).await;
     Ok(())
-}
-
-/// Several problems as one failure.
-pub(super) fn all(problems: Vec<anyhow::Error>) -> Failure {
-    let texts: Vec<_> = problems.iter().map(|problem| format!("{problem:#}")).collect();
-    Failure::new(Exit::Config, anyhow!(texts.join("; ")))
 }
 
 /// Binds the address, if it may be listened on.

@@ -164,15 +164,22 @@ pub(super) struct BatchSettings {
     adopt_output_dir: bool,
 }
 
-/// `server`.
+/// What the long-running commands have in common.
 #[derive(Debug, Clone, Args)]
-pub(super) struct ServerSettings {
+pub(super) struct CommonSettings {
     #[command(flatten)]
     pub(super) state: StateSettings,
     #[command(flatten)]
     pub(super) process: ProcessSettings,
     #[command(flatten)]
     pub(super) shards: ShardSettings,
+}
+
+/// `server`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServerSettings {
+    #[command(flatten)]
+    pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) http: HttpSettings,
 }
@@ -181,11 +188,7 @@ pub(super) struct ServerSettings {
 #[derive(Debug, Clone, Args)]
 pub(super) struct ConsumerCommand {
     #[command(flatten)]
-    pub(super) state: StateSettings,
-    #[command(flatten)]
-    pub(super) process: ProcessSettings,
-    #[command(flatten)]
-    pub(super) shards: ShardSettings,
+    pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) batch: BatchSettings,
 }
@@ -194,11 +197,7 @@ pub(super) struct ConsumerCommand {
 #[derive(Debug, Clone, Args)]
 pub(super) struct UpSettings {
     #[command(flatten)]
-    pub(super) state: StateSettings,
-    #[command(flatten)]
-    pub(super) process: ProcessSettings,
-    #[command(flatten)]
-    pub(super) shards: ShardSettings,
+    pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) http: HttpSettings,
     #[command(flatten)]
@@ -303,9 +302,21 @@ impl HttpSettings {
     }
 }
 
+impl UpSettings {
+    /// Checks both parts; every problem there is.
+    pub(super) fn check(&self) -> Result<CheckedHttp, Vec<anyhow::Error>> {
+        let mut problems = self.batch.check().err().unwrap_or_default();
+        match self.http.check() {
+            Ok(checked) if problems.is_empty() => return Ok(checked),
+            checked => problems.extend(checked.err().into_iter().flatten()),
+        }
+        Err(problems)
+    }
+}
+
 impl BatchSettings {
-    /// What does not fit together.
-    pub(super) fn problems(&self) -> Vec<anyhow::Error> {
+    /// What does not fit together; every problem there is.
+    pub(super) fn check(&self) -> Result<(), Vec<anyhow::Error>> {
         let mut problems = Vec::new();
         if self.batch_min > self.batch_max {
             problems.push(anyhow!(
@@ -318,7 +329,7 @@ impl BatchSettings {
         if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
             problems.push(anyhow!("FILES_PER_SECOND must be 0, or from 1e-6 to 1e6"));
         }
-        problems
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// The consumer's settings for `shards`.

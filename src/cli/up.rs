@@ -5,6 +5,7 @@ use super::message_consumer::consume;
 use super::process;
 use super::server::serve_messages;
 use super::settings::UpSettings;
+use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -12,26 +13,21 @@ Examples:
   DATA_OUTPUT_DIR=/srv/messages PORT=8081 async-data-processor up";
 
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
-    let UpSettings { state, process, shards, http, batch } = settings;
-    process::run("up", &state, &process, async |process| {
-        let life = process.life.clone();
-        let both = [true, false].map(|is_server| {
-            let (process, life) = (process.clone(), life.clone());
-            let (shards, http, batch) = (&shards, &http, &batch);
-            async move {
-                let ended = if is_server {
-                    serve_messages(process, shards, http).await
-                } else {
-                    consume(process, shards, batch).await
-                };
-                // One cannot go on without the other.
-                life.stop();
-                ended
-            }
-        });
-        drop(process);
-        let [server, consumer] = both;
+    let checked = settings.check().map_err(Failure::of_settings)?;
+    let UpSettings { common, http, batch } = settings;
+    process::run("up", &common, async |process| {
+        let (life, shards) = (process.life.clone(), &common.shards);
+        let server = serve_messages(process.clone(), shards, &http, checked);
+        let consumer = consume(process, shards, &batch);
+        // One cannot go on without the other.
+        let (server, consumer) = (then_stop(&life, server), then_stop(&life, consumer));
         let (served, consumed) = tokio::join!(server, consumer);
         served.and(consumed)
     })
+}
+
+async fn then_stop<T>(life: &Lifecycle, part: impl Future<Output = T>) -> T {
+    let ended = part.await;
+    life.stop();
+    ended
 }

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crate::broker::Delivery;
@@ -26,7 +25,6 @@ pub trait Handler: Send + Sync {
 pub struct Pool {
     key: ShardKey,
     workers: Vec<JoinHandle<()>>,
-    busy: Arc<AtomicUsize>,
 }
 
 impl Pool {
@@ -41,14 +39,13 @@ impl Pool {
         life: &Lifecycle,
     ) -> io::Result<Self> {
         let key = source.key();
-        let mut pool = Self { key, workers: Vec::new(), busy: Arc::default() };
+        let mut pool = Self { key, workers: Vec::new() };
         for place in 1..=workers {
             let worker = Worker {
                 place,
                 source: Arc::clone(source),
                 handler: Arc::clone(handler),
                 life: life.clone(),
-                busy: Arc::clone(&pool.busy),
             };
             let named = std::thread::Builder::new().name(format!(
                 "{}-{}-{place}",
@@ -74,12 +71,6 @@ impl Pool {
         self.key
     }
 
-    /// How many workers hold a delivery now.
-    #[must_use]
-    pub fn busy(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
-    }
-
     /// Waits until every worker has ended, which they do when the process stops.
     pub fn join(self) {
         for worker in self.workers {
@@ -94,18 +85,13 @@ struct Worker {
     source: Arc<Source>,
     handler: Arc<dyn Handler>,
     life: Lifecycle,
-    busy: Arc<AtomicUsize>,
 }
 
 impl Worker {
     fn run(self) {
         loop {
             match self.source.next() {
-                Ok(Some(delivery)) => {
-                    self.busy.fetch_add(1, Ordering::Relaxed);
-                    self.handler.handle(self.place, delivery);
-                    self.busy.fetch_sub(1, Ordering::Relaxed);
-                }
+                Ok(Some(delivery)) => self.handler.handle(self.place, delivery),
                 Ok(None) => return,
                 Err(error) => {
                     let key = self.source.key();

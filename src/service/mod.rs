@@ -18,11 +18,13 @@ pub struct Lifecycle {
 struct Shared {
     token: CancellationToken,
     failure: Mutex<Option<String>>,
-    stopping: Mutex<bool>,
+    /// Held while the token is cancelled, so that no thread misses it between look and wait.
+    gate: Mutex<()>,
     changed: Condvar,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex whose value is whole at every instant: a thread that panicked with it did no harm.
+pub(crate) fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -35,9 +37,9 @@ impl Lifecycle {
 
     /// Asks everything to stop taking work, finish what it has, and end.
     pub fn stop(&self) {
-        *held(&self.shared.stopping) = true;
-        self.shared.changed.notify_all();
+        let _gate = held(&self.shared.gate);
         self.shared.token.cancel();
+        self.shared.changed.notify_all();
     }
 
     /// Stops because going on would not be safe. The first reason is kept.
@@ -69,14 +71,14 @@ impl Lifecycle {
     #[must_use]
     pub fn wait_stopping(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut stopping = held(&self.shared.stopping);
-        while !*stopping {
+        let mut gate = held(&self.shared.gate);
+        while !self.is_stopping() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let waited = self.shared.changed.wait_timeout(stopping, left);
-            stopping = waited.map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
+            let waited = self.shared.changed.wait_timeout(gate, left);
+            gate = waited.map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
         }
         true
     }

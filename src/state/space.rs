@@ -4,8 +4,7 @@
 //! for it: draining always can go on, and by draining the room comes back.
 
 use std::path::PathBuf;
-
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use heed::{Env, WithoutTls};
@@ -31,8 +30,8 @@ pub(super) struct Space {
     map_bytes: u64,
     page_bytes: u64,
     low_water_bytes: Option<u64>,
-    full_until: Mutex<Option<Instant>>,
-    checked: Mutex<Option<(Instant, Result<(), StateError>)>>,
+    /// The latest answer, and until when it is good.
+    answer: Mutex<(Instant, Result<(), StateError>)>,
 }
 
 impl Space {
@@ -42,8 +41,7 @@ impl Space {
             map_bytes: env.info().map_size as u64,
             page_bytes: u64::from(env.stat().page_size),
             low_water_bytes,
-            full_until: Mutex::new(None),
-            checked: Mutex::new(None),
+            answer: Mutex::new((Instant::now(), Ok(()))),
         }
     }
 
@@ -66,27 +64,25 @@ impl Space {
     /// A transaction did not fit, whatever the count of pages says: some may be free, but held
     /// back by a reader.
     pub(super) fn note_map_full(&self) {
-        let until = Instant::now() + FULL_FOR;
-        *self.full_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        *self.answer() = (Instant::now() + FULL_FOR, Err(StateError::MapFull));
     }
 
     /// Whether the file system of the state directory has next to nothing left.
     pub(super) fn is_disk_full(&self) -> bool {
-        let disk = rustix::fs::statvfs(&self.dir);
-        disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_DISK_BYTES)
+        self.disk_bytes().is_ok_and(|(free, _)| free < FULL_DISK_BYTES)
     }
 
     pub(super) fn check(&self, env: &Env<WithoutTls>) -> Result<(), StateError> {
         let now = Instant::now();
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, answer)) = checked.as_ref()
-            && now.saturating_duration_since(*at) < FRESH
-        {
-            return answer.clone();
+        let mut latest = self.answer();
+        if now >= latest.0 {
+            *latest = (now + FRESH, self.check_map(env).and_then(|()| self.check_disk()));
         }
-        let answer = self.check_map(env).and_then(|()| self.check_disk());
-        *checked = Some((now, answer.clone()));
-        answer
+        latest.1.clone()
+    }
+
+    fn answer(&self) -> MutexGuard<'_, (Instant, Result<(), StateError>)> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether consuming has begun to use the reserve that publishers leave it.
@@ -96,17 +92,21 @@ impl Space {
     }
 
     fn check_map(&self, env: &Env<WithoutTls>) -> Result<(), StateError> {
-        let full_until = *self.full_until.lock().unwrap_or_else(PoisonError::into_inner);
         let (used, most) = self.used(env)?;
-        let noted = full_until.is_some_and(|until| Instant::now() < until);
-        if noted || used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
+        if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
+    }
+
+    /// Bytes free and in all of the state directory's file system.
+    fn disk_bytes(&self) -> rustix::io::Result<(u64, u64)> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
     }
 
     fn check_disk(&self) -> Result<(), StateError> {
-        let disk = rustix::fs::statvfs(&self.dir)
+        let (free, total) = self
+            .disk_bytes()
             .map_err(|error| StateError::Lmdb(format!("{}: {error}", self.dir.display())))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
         let low_water = self
             .low_water_bytes
             .unwrap_or_else(|| LOW_WATER_MAX_BYTES.min(total / LOW_WATER_FRACTION));

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -18,6 +18,7 @@ use tower::{Layer, Service};
 use super::error::HttpError;
 use super::tokens::{Scope, Token, Tokens};
 use crate::clock::{Clock, TokenBucket};
+use crate::service::held;
 
 /// Who sent a request; in the extensions of every request that passed [`Auth::require`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Auth {
             return Err(unauthorized(true));
         };
         let now = locked.clock.monotonic();
-        let mut bucket = rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = held(rate);
         if !bucket.try_take(now) {
             let wait = bucket.wait(now).unwrap_or_default();
             let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);

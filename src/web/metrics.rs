@@ -5,7 +5,7 @@
 //! class: counting a request allocates and looks up nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 
 use super::error::HttpError;
+use crate::service::held;
 
 /// The media type of the text form, OpenMetrics 1.0.
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -103,7 +104,7 @@ impl HttpMetrics {
 
     /// The handles of a route, by its pattern (not by the path of a request).
     pub(super) fn route(&self, pattern: &str) -> Arc<RouteMetrics> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = held(&self.routes);
         if let Some(route) = routes.get(pattern) {
             return Arc::clone(route);
         }

@@ -41,3 +41,14 @@ fn up_runs_both_in_one_process() {
     assert_eq!(rig.lines().len(), 2);
     up.stop();
 }
+
+#[test]
+fn wrong_settings_are_all_named_before_anything_is_made() {
+    let mut rig = Rig::new();
+    rig.set("BATCH_MIN", 9).set("BATCH_MAX", 3).set("TOKENS_FILE", "/not/there");
+    let output = rig.run(&["up"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("BATCH_MIN") && told.contains("TOKENS_FILE"), "{told}");
+    assert!(!rig.state().exists() && !rig.output().exists());
+}

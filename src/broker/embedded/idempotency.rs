@@ -37,14 +37,17 @@ struct Row {
     order: u64,
 }
 
-/// The stored form: of one length, whatever a client sends.
-pub(super) fn stored_key(key: &IdempotencyKey) -> Vec<u8> {
+/// The stored form of a key: of one length, whatever a client sends.
+pub(super) type StoredKey = [u8; 32];
+
+/// The stored form of `key`.
+pub(super) fn stored_key(key: &IdempotencyKey) -> StoredKey {
     let mut hash = Sha256::new();
     // The length keeps principal and key apart.
     hash.update((key.principal.len() as u64).to_be_bytes());
     hash.update(key.principal.as_bytes());
     hash.update(key.key.as_bytes());
-    hash.finalize().to_vec()
+    hash.finalize().into()
 }
 
 fn damaged(error: impl std::fmt::Display) -> StateError {
@@ -59,15 +62,16 @@ fn load(txn: &RoTxn<'_>, tables: Tables, stored: &[u8]) -> Result<Option<Row>, S
 /// The first answer to this key, if it is still known.
 pub(super) fn find(
     txn: &WriteTxn<'_>,
-    key: &IdempotencyKey,
+    stored: &StoredKey,
+    fingerprint: [u8; 32],
     retention: KeyRetention,
     now_ms: u64,
 ) -> Result<Option<Result<Receipt, PublishError>>, StateError> {
-    let Some(row) = load(&txn.txn, txn.tables, &stored_key(key))? else { return Ok(None) };
+    let Some(row) = load(&txn.txn, txn.tables, stored)? else { return Ok(None) };
     if now_ms.saturating_sub(row.at_ms) > retention.age_ms_max {
         return Ok(None);
     }
-    if row.fingerprint != key.fingerprint {
+    if row.fingerprint != fingerprint {
         return Ok(Some(Err(PublishError::KeyReused)));
     }
     Ok(Some(Ok(row.receipt.parse().map_err(damaged)?)))
@@ -76,7 +80,8 @@ pub(super) fn find(
 /// Remembers the first answer to this key, and forgets what is too much or too old.
 pub(super) fn remember(
     txn: &mut WriteTxn<'_>,
-    key: &IdempotencyKey,
+    stored: &StoredKey,
+    fingerprint: [u8; 32],
     receipt: &Receipt,
     retention: KeyRetention,
     now_ms: u64,
@@ -84,12 +89,10 @@ pub(super) fn remember(
     let tables = txn.tables;
     let newest = tables.idempotency_order.last(&txn.txn)?.map(|(number, _)| read_number(number));
     let order = newest.transpose()?.map_or(0, |number| number + 1);
-    let stored = stored_key(key);
-    let row =
-        Row { fingerprint: key.fingerprint, receipt: receipt.to_string(), at_ms: now_ms, order };
+    let row = Row { fingerprint, receipt: receipt.to_string(), at_ms: now_ms, order };
     let bytes = serde_json::to_vec(&row).map_err(damaged)?;
-    tables.idempotency.put(&mut txn.txn, &stored, &bytes)?;
-    tables.idempotency_order.put(&mut txn.txn, &order.to_be_bytes(), &stored)?;
+    tables.idempotency.put(&mut txn.txn, stored, &bytes)?;
+    tables.idempotency_order.put(&mut txn.txn, &order.to_be_bytes(), stored)?;
     for _ in 0..EVICTIONS_PER_KEY {
         if !forget_oldest(txn, retention, now_ms, order)? {
             break;

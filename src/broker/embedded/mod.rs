@@ -7,17 +7,19 @@ mod idempotency;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
 use super::append::Appender;
 use super::wake::Waker;
-use super::{IdempotencyKey, Publish, PublishError, Published, Receipt, Unit};
+use super::{Publish, PublishError, Published, Receipt, Unit};
 use crate::clock::Clock;
 use crate::message::ShardKey;
+use crate::service::held;
 use crate::state::{Job, State, StateError, WriteTxn};
 pub use idempotency::KeyRetention;
+use idempotency::StoredKey;
 
 /// Requests that may wait for a commit, and bytes of lines in them: a commit can take long, when
 /// another process holds the write lock.
@@ -39,7 +41,7 @@ struct Shared {
     waker: Waker,
     retention: KeyRetention,
     waiting: Mutex<Waiting>,
-    keys_in_flight: Mutex<HashSet<Vec<u8>>>,
+    keys_in_flight: Mutex<HashSet<StoredKey>>,
 }
 
 /// What waits for the next commit.
@@ -52,12 +54,10 @@ struct Waiting {
 #[derive(Debug)]
 struct Request {
     unit: Unit,
+    /// The stored form of the unit's key, while it is marked as being worked on.
+    key: Option<StoredKey>,
     reply: oneshot::Sender<Answer>,
     answer: Option<Answer>,
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl EmbeddedBroker {
@@ -82,9 +82,11 @@ impl Request {
 impl Publish for EmbeddedBroker {
     fn publish(&self, unit: Unit) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        let mut request = Request { unit, reply, answer: None };
-        if !self.shared.begin_key(request.unit.key.as_ref()) {
-            request.unit.key = None;
+        let key = unit.key.as_ref().map(idempotency::stored_key);
+        let in_flight = key.is_some_and(|key| !held(&self.shared.keys_in_flight).insert(key));
+        let key = key.filter(|_| !in_flight);
+        let request = Request { unit, key, reply, answer: None };
+        if in_flight {
             self.shared.answer(request, Err(PublishError::KeyInFlight));
             return answer;
         }
@@ -115,14 +117,9 @@ impl Publish for EmbeddedBroker {
 }
 
 impl Shared {
-    /// Marks the key as being worked on; false if it is already.
-    fn begin_key(&self, key: Option<&IdempotencyKey>) -> bool {
-        key.is_none_or(|key| held(&self.keys_in_flight).insert(idempotency::stored_key(key)))
-    }
-
     fn answer(&self, request: Request, answer: Answer) {
-        if let Some(key) = &request.unit.key {
-            held(&self.keys_in_flight).remove(&idempotency::stored_key(key));
+        if let Some(key) = &request.key {
+            held(&self.keys_in_flight).remove(key);
         }
         // A client that went away does not need its answer.
         let _gone = request.reply.send(answer);
@@ -159,14 +156,12 @@ impl Job for Gather {
         let now_ms = self.shared.clock.wall_ms();
         let mut appender = Appender::new(now_ms);
         for request in &mut self.taken {
-            request.answer =
-                Some(match (self.shared.first_answer(txn, &request.unit, now_ms)?, &room) {
-                    (Some(known), _) => known,
-                    (None, Ok(())) => {
-                        self.shared.store(txn, &mut appender, &request.unit, now_ms)?
-                    }
-                    (None, Err(error)) => Err(PublishError::Full(error.to_string())),
-                });
+            let known = self.shared.first_answer(txn, request, now_ms)?;
+            request.answer = Some(match (known, &room) {
+                (Some(known), _) => known,
+                (None, Ok(())) => self.shared.store(txn, &mut appender, request, now_ms)?,
+                (None, Err(error)) => Err(PublishError::Full(error.to_string())),
+            });
         }
         self.woken = appender.finish(txn)?;
         Ok(())
@@ -198,11 +193,13 @@ impl Shared {
     fn first_answer(
         &self,
         txn: &WriteTxn<'_>,
-        unit: &Unit,
+        request: &Request,
         now_ms: u64,
     ) -> Result<Option<Answer>, StateError> {
-        let Some(key) = &unit.key else { return Ok(None) };
-        let known = idempotency::find(txn, key, self.retention, now_ms)?;
+        let Some((key, sent)) = request.key.as_ref().zip(request.unit.key.as_ref()) else {
+            return Ok(None);
+        };
+        let known = idempotency::find(txn, key, sent.fingerprint, self.retention, now_ms)?;
         Ok(known.map(|first| first.map(|receipt| Published { receipt, replayed: true })))
     }
 
@@ -211,16 +208,18 @@ impl Shared {
         &self,
         txn: &mut WriteTxn<'_>,
         appender: &mut Appender,
-        unit: &Unit,
+        request: &Request,
         now_ms: u64,
     ) -> Result<Answer, StateError> {
+        let unit = &request.unit;
         let mut ranges = Vec::with_capacity(unit.parts.len());
         for (key, lines) in unit.parts.iter().filter(|(_, lines)| lines.count > 0) {
             ranges.push((*key, appender.append(txn, *key, lines)?));
         }
         let receipt = Receipt::new(self.state.identity(), ranges);
-        if let Some(key) = &unit.key {
-            idempotency::remember(txn, key, &receipt, self.retention, now_ms)?;
+        if let Some((key, sent)) = request.key.as_ref().zip(unit.key.as_ref()) {
+            let fingerprint = sent.fingerprint;
+            idempotency::remember(txn, key, fingerprint, &receipt, self.retention, now_ms)?;
         }
         Ok(Ok(Published { receipt, replayed: false }))
     }

@@ -213,7 +213,7 @@ impl Consumer {
                 Ok(true) => taken += 1,
                 Ok(false) => others += 1,
                 // The next start places what this one has no time for.
-                Err(_) if self.life.is_stopping() => {}
+                Err(ConsumeError::Recovery(RecoveryError::Write(WriteError::Stopping(_)))) => {}
                 Err(error) if error.is_retry() => hindrance = Some(error),
                 Err(error) => return Err(error),
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
@@ -17,6 +17,7 @@ use crate::broker::progress::Progress;
 use crate::broker::source::oldest_waiting_ms;
 use crate::clock::Clock;
 use crate::message::{Offset, ShardKey};
+use crate::service::held;
 use crate::state::{State, StateError};
 use crate::web::Readiness;
 
@@ -81,7 +82,7 @@ impl Watch {
     /// How long the shard has committed nothing, as far as was watched.
     fn stalled_for(&self, view: &ShardView) -> Duration {
         let now = self.clock.monotonic();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = held(&self.seen);
         let (committed, since) = seen.entry(view.key).or_insert((view.committed, now));
         if *committed != view.committed || view.waiting == 0 {
             (*committed, *since) = (view.committed, now);
