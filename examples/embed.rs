@@ -16,13 +16,16 @@ use std::time::Duration;
 
 use async_data_processor::batch::disk::{Disk, OutputDir};
 use async_data_processor::batch::journal::JournalRetention;
+use async_data_processor::batch::name::Compression;
 use async_data_processor::batch::verify::verify;
 use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
 use async_data_processor::clock::SystemClock;
+use async_data_processor::pool::scale::Limits;
 use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
 use async_data_processor::rooms::messages::entry::read_lines;
+use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::rooms::messages::receipt;
 use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{State, StateOptions};
@@ -99,7 +102,9 @@ fn consumer(state: &State, disk: Arc<dyn Disk>, output: &Path, life: &Lifecycle)
         life: life.clone(),
         settings: ConsumerSettings {
             shards: SHARDS,
-            workers: 2,
+            workers: Limits { least: 2, most: 2 },
+            processing: Processing::default(),
+            compression: Compression::None,
             policy: TakePolicy {
                 batch_min: 5,
                 batch_max: 10_000,

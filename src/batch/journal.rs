@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use heed::RoTxn;
 use serde::{Deserialize, Serialize};
 
-use super::name::{self, BatchKind, WorkerName};
+use super::dead;
+use super::name::{self, BatchKind, Compression, WorkerName};
 use crate::broker::progress::{Committed, Progress, Refused};
+use crate::broker::retry;
 use crate::message::{OffsetRange, ShardKey};
 use crate::state::{StateError, Table, Tables, WriteTxn};
 
@@ -33,6 +35,9 @@ pub struct BatchRow {
     pub bytes: u64,
     /// XXH3 (64 bits, seed 0) of the file, in hexadecimal.
     pub checksum: String,
+    /// Lines of the file, where a program made them; else there is one for each message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<u64>,
     /// Who wrote it.
     pub worker: WorkerName,
     /// Where it is, relative to the output directory.
@@ -86,21 +91,27 @@ pub struct Staged {
     pub bytes: u64,
     /// Checksum of the file.
     pub checksum: String,
+    /// Lines of the file, where a program made them.
+    pub outputs: Option<u64>,
     /// Who wrote it.
     pub worker: WorkerName,
+    /// How the lines stand in the file.
+    pub compression: Compression,
     /// The identity of the output directory.
     pub output: String,
     /// Where it is staged.
     pub path: PathBuf,
+    /// Why it is dead, if it is: of its first message.
+    pub reason: String,
     /// Now.
     pub at: chrono::DateTime<chrono::Utc>,
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
     serde_json::to_vec(value).map_err(|error| StateError::Damaged(format!("encoding: {error}")))
 }
 
-fn decode<'a, T: Deserialize<'a>>(what: &str, row: &'a [u8]) -> Result<T, StateError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(what: &str, row: &'a [u8]) -> Result<T, StateError> {
     serde_json::from_slice(row).map_err(|error| StateError::Damaged(format!("{what}: {error}")))
 }
 
@@ -120,6 +131,7 @@ pub fn prepare(
         Err(refused) => return Ok(Err(refused)),
     };
     progress.store(txn, staged.key)?;
+    retry::forget(txn, staged.key, staged.range)?;
     let number = batches(&txn.txn, tables)? + 1;
     tables.meta.put(&mut txn.txn, BATCHES, &number.to_be_bytes())?;
     let row = BatchRow {
@@ -128,14 +140,22 @@ pub fn prepare(
         kind: staged.kind,
         bytes: staged.bytes,
         checksum: staged.checksum.clone(),
+        outputs: staged.outputs,
         worker: staged.worker,
-        file: name::final_path(number, staged.kind, staged.worker, staged.at),
+        file: name::final_folder(staged.kind, staged.at).join(name::final_name(
+            number,
+            staged.worker,
+            staged.compression,
+        )),
         staged: staged.path.clone(),
         output: staged.output.clone(),
         committed_ms: u64::try_from(staged.at.timestamp_millis()).unwrap_or(0),
     };
     let key = staged.key.offset_key(staged.range.first);
     tables.prepared.put(&mut txn.txn, &key, &encode(&row)?)?;
+    if row.kind == BatchKind::Dead {
+        dead::record(txn, staged.key, &row, &staged.reason)?;
+    }
     update_worker(txn, staged.worker, |totals| {
         totals.batches += 1;
         totals.messages += row.range.count();
@@ -319,13 +339,13 @@ pub fn workers(
     Ok(workers)
 }
 
-/// The checksum kept in the journal.
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> String {
-    format!("{:016x}", twox_hash::XxHash3_64::oneshot(bytes))
-}
-
 impl BatchRow {
+    /// Whether there is a file: not when a program made nothing of the messages.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.outputs != Some(0)
+    }
+
     /// The folder that its final name is in.
     #[must_use]
     pub fn folder(&self) -> &Path {

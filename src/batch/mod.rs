@@ -3,8 +3,8 @@
 //! For each batch, in this order:
 //!
 //! 1. write it to `<output>/.staging/<shard>/…`, sync the file, sync the folder
-//! 2. **commit point**: one transaction checks the fencing token, records the batch (*prepared*,
-//!    with its final name) and its offsets
+//! 2. **commit point**: one transaction checks the fencing tokens (the worker's claim, the shard's
+//!    epoch), records the batch (*prepared*, with its final name) and its offsets
 //! 3. rename it into place, replacing nothing; sync the folder, and its parents where new
 //! 4. record it as *done* in a later transaction, which also deletes the frames
 //!
@@ -14,17 +14,25 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`writer`] | the four steps |
+//! | `content` | what is written into a file: lines as they came, a program's, dead letters |
+//! | `record` | the transactions of steps 2 and 4 |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
+//! | [`dead`] | messages that no worker could do: kept, shown, sent again |
 //! | [`output`] | the output directory, bound to this state environment by its marker |
 //! | [`disk`] | every call on batch files, behind one trait with a written fault model |
 //! | [`name`] | sole owner of file names |
 //! | [`verify`] | is everything accepted in files, waiting or dead? |
 
+mod content;
+pub mod dead;
 pub mod disk;
 pub mod journal;
 pub mod name;
 pub mod output;
+mod record;
 pub mod recovery;
 pub mod verify;
 pub mod writer;
+
+pub use content::Content;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! final    <UTC date>/<hour>/<number>-shard-<shard>-worker-<worker>.jsonl
-//!          2026-11-22/07/000000000042-shard-3-worker-1.jsonl
+//!          2026-11-22/07/000000000042-shard-3-worker-1.jsonl       (or .jsonl.zst)
 //! dead     dead/<UTC date>/…                                 (messages that no worker could do)
 //! staged   .staging/<topic>-<shard>/<first offset>-<count>-<epoch>-<nonce>
 //! ```
@@ -25,6 +25,8 @@ pub const STAGING: &str = ".staging";
 pub const DEAD: &str = "dead";
 /// What a batch file ends in.
 const SUFFIX: &str = ".jsonl";
+/// What follows when it is compressed.
+const ZSTD_SUFFIX: &str = ".zst";
 
 /// A worker: a place in the pool of a shard, the same one after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,21 +81,41 @@ pub enum BatchKind {
     Dead,
 }
 
-/// The final path of a batch, relative to the output directory.
+/// How the lines stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// As they are.
+    #[default]
+    None,
+    /// As one Zstandard frame (RFC 8878).
+    Zstd,
+}
+
+/// The folder of a batch that is committed at `at`, relative to the output directory.
 #[must_use]
-pub fn final_path(number: u64, kind: BatchKind, worker: WorkerName, at: DateTime<Utc>) -> PathBuf {
+pub fn final_folder(kind: BatchKind, at: DateTime<Utc>) -> PathBuf {
     let hour = at.format("%Y-%m-%d/%H").to_string();
-    let file = format!("{number:012}-{worker}{SUFFIX}");
     match kind {
-        BatchKind::Data => Path::new(&hour).join(file),
-        BatchKind::Dead => Path::new(DEAD).join(hour).join(file),
+        BatchKind::Data => PathBuf::from(hour),
+        BatchKind::Dead => Path::new(DEAD).join(hour),
     }
+}
+
+/// The name of a batch in its folder.
+#[must_use]
+pub fn final_name(number: u64, worker: WorkerName, compression: Compression) -> String {
+    let compressed = match compression {
+        Compression::None => "",
+        Compression::Zstd => ZSTD_SUFFIX,
+    };
+    format!("{number:012}-{worker}{SUFFIX}{compressed}")
 }
 
 /// The number and the worker in the name of a batch file; `None` for any other file.
 #[must_use]
 pub fn parse_final(file_name: &str) -> Option<(u64, WorkerName)> {
-    let (number, worker) = file_name.strip_suffix(SUFFIX)?.split_once('-')?;
+    let plain = file_name.strip_suffix(ZSTD_SUFFIX).unwrap_or(file_name);
+    let (number, worker) = plain.strip_suffix(SUFFIX)?.split_once('-')?;
     let digits = number.len() >= 12 && number.bytes().all(|b| b.is_ascii_digit());
     Some((number.parse().ok().filter(|_| digits)?, worker.parse().ok()?))
 }
@@ -131,20 +153,20 @@ mod tests {
     fn a_final_name_says_worker_and_shard_and_reads_back() {
         let worker = WorkerName { shard: ShardId(3), place: 1 };
         let at = DateTime::from_timestamp(1_795_330_800, 0).unwrap();
-        let path = final_path(42, BatchKind::Data, worker, at);
-        assert_eq!(path.to_str(), Some("2026-11-22/07/000000000042-shard-3-worker-1.jsonl"));
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap();
-        assert_eq!(parse_final(name), Some((42, worker)));
-        let dead = final_path(43, BatchKind::Dead, worker, at);
-        assert!(dead.starts_with("dead/2026-11-22/07"));
+        assert_eq!(final_folder(BatchKind::Data, at), Path::new("2026-11-22/07"));
+        assert_eq!(final_folder(BatchKind::Dead, at), Path::new("dead/2026-11-22/07"));
+        let plain = final_name(42, worker, Compression::None);
+        assert_eq!(plain, "000000000042-shard-3-worker-1.jsonl");
+        assert_eq!(parse_final(&plain), Some((42, worker)));
+        let compressed = final_name(42, worker, Compression::Zstd);
+        assert_eq!(compressed, "000000000042-shard-3-worker-1.jsonl.zst");
+        assert_eq!(parse_final(&compressed), Some((42, worker)));
     }
 
     #[test]
     fn names_sort_in_commit_order() {
         let worker = |place| WorkerName { shard: ShardId(place), place };
-        let name = |number, place| {
-            final_path(number, BatchKind::Data, worker(place), DateTime::UNIX_EPOCH)
-        };
+        let name = |number, place| final_name(number, worker(place), Compression::None);
         assert!(name(9, 4) < name(10, 1));
         assert!(name(999_999, 2) < name(1_000_000, 1));
     }

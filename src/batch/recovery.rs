@@ -25,9 +25,9 @@ use super::journal::{self, BatchRow};
 use super::writer::{WriteError, Writer};
 use super::{name, output};
 use crate::broker::append::shard_end;
+use crate::broker::frames::Frames;
 use crate::broker::ownership::ShardLock;
 use crate::broker::progress::Progress;
-use crate::broker::source::Frames;
 use crate::message::ShardKey;
 use crate::state::{State, StateError};
 
@@ -175,7 +175,8 @@ pub fn recover(writer: &Writer, lock: &ShardLock) -> Result<Progress, RecoveryEr
     if !prepared.is_empty() {
         tracing::info!(shard = %key.shard, batches = prepared.len(), "recovered batches");
     }
-    // The rows are marked as done in a commit before this one: the queue keeps its order.
+    // The rows are marked as done in a commit before the next one: the queue keeps its order.
+    writer.finish_again();
     let ours = writer.output_identity.clone();
     let progress = writer.state.commit(move |txn| {
         if output::identity(&txn.txn, txn.tables)?.as_ref() != Some(&ours) {
@@ -202,6 +203,10 @@ fn recover_batch(writer: &Writer, key: ShardKey, row: &BatchRow) -> Result<(), R
         let (row, file) = (Box::new(row.clone()), writer.output().join(file));
         Err(RecoveryError::Damaged { key, row, file, found })
     };
+    if !row.has_file() {
+        writer.finish(key, row);
+        return Ok(());
+    }
     match (look(&row.file)?, look(&row.staged)?) {
         (Found::Whole, staged) => {
             writer.make_folder(row.folder())?;

@@ -15,8 +15,8 @@ use super::journal::{self, BatchRow};
 use super::name::{self, BatchKind};
 use super::recovery::{Found, inspect};
 use crate::broker::append::shard_ends;
+use crate::broker::frames::Frames;
 use crate::broker::progress::Progress;
-use crate::broker::source::Frames;
 use crate::message::{Offset, OffsetRange, ShardKey};
 use crate::state::{ReadTxn, State, StateError};
 
@@ -279,6 +279,9 @@ impl Verifier<'_> {
 
     /// Looks at the file of a batch; true if it was taken away.
     fn file(&mut self, key: ShardKey, row: &BatchRow, done: bool) -> Result<bool, VerifyError> {
+        if !row.has_file() {
+            return Ok(false);
+        }
         let Some(disk) = self.disk else {
             let detail = format!("{}: there is no output directory", row.file.display());
             self.find(key, row.range, FindingKind::Missing, detail);

@@ -11,15 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::content::{self, Content, Written};
 use super::disk::Disk;
-use super::journal::{self, BatchRow, JournalRetention, Staged};
-use super::name::{self, BatchKind, WorkerName};
+use super::journal::{BatchRow, JournalRetention, Staged};
+use super::name::{self, Compression, WorkerName};
+use super::record::{Finishing, InHand, NotRecorded};
 use crate::broker::Delivery;
-use crate::broker::progress::{Committed, Refused};
+use crate::broker::progress::Committed;
 use crate::clock::Clock;
 use crate::message::ShardKey;
 use crate::service::{Lifecycle, held};
-use crate::state::{Job, State, StateError, WriteTxn};
+use crate::state::{State, StateError};
 
 /// How long to wait before a committed batch is placed again.
 const PLACE_RETRY: Duration = Duration::from_millis(200);
@@ -42,6 +44,9 @@ pub enum WriteError {
     /// Nothing is committed: the state environment has no room now.
     #[error("recording a batch: {0}")]
     NoRoom(StateError),
+    /// Nothing is committed: the worker was too slow, and the messages are somebody else's now.
+    #[error("it took too long, and another worker has the messages")]
+    Lost,
     /// It would not be safe to go on: the process stops, and recovery decides.
     #[error("{0}")]
     Fatal(String),
@@ -67,6 +72,7 @@ pub struct Writer {
     pub(super) output_identity: String,
     clock: Arc<dyn Clock>,
     life: Lifecycle,
+    compression: Compression,
     /// Folders made, their parents synced, by this process.
     folders: Mutex<HashSet<PathBuf>>,
     nonce: AtomicU64,
@@ -79,7 +85,10 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-fn retry<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> WriteError + 'a {
+pub(super) fn retry<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> WriteError + 'a {
     move |source| WriteError::Retry { doing, path: path.to_owned(), source }
 }
 
@@ -95,14 +104,27 @@ impl Writer {
         retention: JournalRetention,
         life: Lifecycle,
     ) -> Self {
-        let finishing = Arc::new(Finishing {
-            state: state.clone(),
-            retention,
-            clock: Arc::clone(&clock),
-            rows: Mutex::default(),
-        });
+        let finishing = Finishing::new(state.clone(), retention, Arc::clone(&clock));
         let (folders, nonce) = (Mutex::default(), AtomicU64::new(0));
-        Self { state, disk, output, output_identity, clock, life, folders, nonce, finishing }
+        let (finishing, compression) = (Arc::new(finishing), Compression::None);
+        Self {
+            state,
+            disk,
+            output,
+            output_identity,
+            clock,
+            life,
+            compression,
+            folders,
+            nonce,
+            finishing,
+        }
+    }
+
+    /// The same, with its files compressed.
+    #[must_use]
+    pub fn compressed(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     /// The output directory, for messages.
@@ -111,25 +133,33 @@ impl Writer {
         &self.output
     }
 
-    /// Steps 1 and 2: stages the lines of a delivery and commits the batch. The proof settles it.
+    /// To be held while a batch is on its way: see module `record`.
+    #[must_use]
+    pub fn in_hand(&self) -> InHand {
+        self.finishing.in_hand()
+    }
+
+    /// Steps 1 and 2: stages the file of a delivery and commits the batch. The proof settles it.
     ///
     /// # Errors
     /// Nothing is committed; see [`WriteError::is_retry`].
     pub fn commit(
         &self,
         worker: WorkerName,
-        kind: BatchKind,
         delivery: &Delivery,
-        lines: &[u8],
+        content: &Content,
     ) -> Result<(BatchRow, Committed), WriteError> {
-        let staged = self.stage(worker, kind, delivery, lines)?;
+        let staged = self.stage(worker, delivery, content)?;
         let path = staged.path.clone();
-        let outcome = self.state.commit(move |txn| journal::prepare(txn, &staged));
-        match outcome {
+        match self.finishing.record(staged, delivery.claim()) {
             Ok(Ok(committed)) => Ok(committed),
-            Ok(Err(refused)) => {
+            Ok(Err(NotRecorded::Lost)) => {
                 self.discard(&path);
-                Err(refused_commit(delivery, &refused))
+                Err(WriteError::Lost)
+            }
+            Ok(Err(NotRecorded::Refused(refused))) => {
+                self.discard(&path);
+                Err(WriteError::Fatal(format!("{}: {refused}", delivery.key)))
             }
             Err(error) if error.is_space() => {
                 self.discard(&path);
@@ -143,48 +173,63 @@ impl Writer {
     fn stage(
         &self,
         worker: WorkerName,
-        kind: BatchKind,
         delivery: &Delivery,
-        lines: &[u8],
+        content: &Content,
     ) -> Result<Staged, WriteError> {
         self.check_root()?;
         let at = self.clock.wall();
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let path = name::staged_path(delivery.key, delivery.range, delivery.epoch, nonce);
-        // Made before the commit point, so that no space for it is found out in time.
-        let folder = name::final_path(0, kind, worker, at);
-        self.make_folder(folder.parent().unwrap_or(Path::new("")))?;
-        let staging = name::staging_dir(delivery.key);
-        self.make_folder(&staging)?;
-        if let Err(error) = self.write_staged(&path, lines) {
-            self.discard(&path);
-            return Err(error);
-        }
-        self.sync_folder(&staging)?;
+        let compression = content.compression(self.compression);
+        let (written, outputs) = match content {
+            Content::Made(made) if made.is_empty() => (Written::default(), Some(0)),
+            _ => {
+                // Made before the commit point, so that no space for it is found out in time.
+                self.make_folder(&name::final_folder(content.kind(), at))?;
+                let written = self.stage_file(&path, delivery, content, compression)?;
+                let outputs = matches!(content, Content::Made(_)).then_some(written.lines);
+                (written, outputs)
+            }
+        };
         Ok(Staged {
             key: delivery.key,
             range: delivery.range,
             epoch: delivery.epoch,
-            kind,
-            bytes: lines.len() as u64,
-            checksum: journal::checksum(lines),
+            kind: content.kind(),
+            bytes: written.bytes,
+            checksum: written.checksum,
+            outputs,
             worker,
+            compression,
             output: self.output_identity.clone(),
             path,
+            reason: content.reason().to_owned(),
             at,
         })
     }
 
-    fn write_staged(&self, path: &Path, lines: &[u8]) -> Result<(), WriteError> {
+    fn stage_file(
+        &self,
+        path: &Path,
+        delivery: &Delivery,
+        content: &Content,
+        compression: Compression,
+    ) -> Result<Written, WriteError> {
+        let staging = name::staging_dir(delivery.key);
+        self.make_folder(&staging)?;
         let created = self.disk.create_new(path);
         if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody has emptied the staging folder: make it again at the next try.
             self.forget_folders();
         }
-        let mut file = created.map_err(retry("creating", path))?;
-        file.write_all(lines).map_err(retry("writing", path))?;
-        // Not the same file again: the next try has another name.
-        file.sync().map_err(retry("syncing", path))
+        let file = created.map_err(retry("creating", path))?;
+        match content::write(file, path, delivery, content, compression) {
+            Ok(written) => self.sync_folder(&staging).map(|()| written),
+            Err(error) => {
+                self.discard(path);
+                Err(error)
+            }
+        }
     }
 
     /// Removes a staged file that no batch names. Should it stay, recovery removes it.
@@ -219,6 +264,9 @@ impl Writer {
     }
 
     fn rename_and_sync(&self, row: &BatchRow) -> Result<(), WriteError> {
+        if !row.has_file() {
+            return Ok(());
+        }
         self.check_root()?;
         // A reader that takes files away with their folder may do so again and again.
         for _ in 0..FOLDER_TRIES {
@@ -284,18 +332,14 @@ impl Writer {
         }
     }
 
-    /// Step 4: done, in the next transaction that there is.
+    /// Step 4: done, with the next transaction that there is.
     pub(super) fn finish(&self, key: ShardKey, row: &BatchRow) {
-        held(&self.finishing.rows).push((key, row.range.first));
-        self.finish_again();
+        self.finishing.add(key, row);
     }
 
-    /// Marks as done what is in place, also what an earlier commit had no room for.
+    /// Marks as done what is in place, and what an earlier transaction had no room for.
     pub fn finish_again(&self) {
-        if !held(&self.finishing.rows).is_empty() {
-            let finishing = Arc::clone(&self.finishing);
-            self.state.submit(Box::new(Finish { finishing, taken: Vec::new() }));
-        }
+        self.finishing.submit();
     }
 
     /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
@@ -344,45 +388,4 @@ impl Writer {
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
     matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
-}
-
-fn refused_commit(delivery: &Delivery, refused: &Refused) -> WriteError {
-    WriteError::Fatal(format!("{}: {refused}", delivery.key))
-}
-
-/// Batches in place whose rows are still *prepared*.
-struct Finishing {
-    state: State,
-    retention: JournalRetention,
-    clock: Arc<dyn Clock>,
-    rows: Mutex<Vec<(ShardKey, u64)>>,
-}
-
-/// Takes all of them into one transaction; what fails waits for the next.
-struct Finish {
-    finishing: Arc<Finishing>,
-    taken: Vec<(ShardKey, u64)>,
-}
-
-impl Job for Finish {
-    fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
-        self.taken.append(&mut held(&self.finishing.rows));
-        let now_ms = self.finishing.clock.wall_ms();
-        let mut retention = self.finishing.retention;
-        if self.finishing.state.is_pressed()? {
-            // Draining goes before looking back.
-            retention.batches_max = 0;
-        }
-        for (key, first) in &self.taken {
-            journal::finish(txn, *key, *first, retention, now_ms)?;
-        }
-        Ok(())
-    }
-
-    fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
-        if let Err(error) = outcome {
-            tracing::debug!(%error, batches = self.taken.len(), "batches not yet marked as done");
-            held(&self.finishing.rows).extend(self.taken);
-        }
-    }
 }

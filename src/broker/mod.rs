@@ -2,13 +2,15 @@
 //!
 //! | room | what it holds |
 //! |---|---|
-//! | [`frame`] | the stored form of lines |
+//! | [`frame`], [`frames`] | the stored form of lines, and reading them |
 //! | [`append`] | lines get their offsets and go into the state environment |
 //! | [`embedded`] | the publisher with nothing else installed; Idempotency-Key |
 //! | [`wake`] | telling consumers of other processes that there is work |
 //! | [`ownership`] | one process per shard, by a lock the kernel frees |
 //! | [`take`] | when waiting messages become a delivery; pure |
 //! | [`source`] | the workers' side: take the next delivery of a shard |
+//! | [`Delivery`], [`claim`] | messages in a worker's hands, and how it may lose them |
+//! | [`retry`] | what becomes of a delivery that its handler failed at; pure likewise |
 //! | [`progress`] | what of a shard is committed; pure but for loading and storing |
 //!
 //! # Promises
@@ -17,15 +19,20 @@
 //! 3. Offsets of a shard are contiguous, in the order of commits.
 //! 4. A shard is consumed by one process at a time; a successor starts within a second of the
 //!    owner's death, where the owner's last commit ended.
-//! 5. A delivery is one owner's until it is settled; dropped unsettled, it is delivered again.
+//! 5. A delivery is one owner's until it is settled; dropped unsettled, or taken from an owner
+//!    that is too slow, it is delivered again, and the former owner can no longer commit it.
 //! 6. Only a commit of the state environment makes a [`Committed`], and only that settles.
 
 pub mod append;
+pub mod claim;
+mod delivery;
 pub mod embedded;
 pub mod frame;
+pub mod frames;
 pub mod ownership;
 pub mod progress;
 pub mod receipt;
+pub mod retry;
 pub mod source;
 pub mod take;
 pub mod wake;
@@ -34,7 +41,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::message::{Lines, OffsetRange, ShardKey};
+use crate::message::{Lines, ShardKey};
+pub use delivery::Delivery;
 pub use progress::Committed;
 pub use receipt::Receipt;
 
@@ -100,47 +108,4 @@ pub trait Publish: Send + Sync {
     /// Publishes the unit; the answer comes when it is durable, or is refused. A receiver that
     /// closes without an answer means that the process is stopping: the outcome is unknown.
     fn publish(&self, unit: Unit) -> oneshot::Receiver<Result<Published, PublishError>>;
-}
-
-/// Where an unsettled delivery goes back to.
-pub(crate) trait TakeBack: Send + Sync {
-    fn take_back(&self, range: OffsetRange);
-}
-
-/// Consecutive messages of one shard, owned by whoever holds this.
-pub struct Delivery {
-    /// The shard.
-    pub key: ShardKey,
-    /// Their offsets.
-    pub range: OffsetRange,
-    /// Their lines, each ended by a newline.
-    pub lines: Vec<u8>,
-    /// The owner's fencing token: the shard's epoch when it was taken.
-    pub epoch: u64,
-    home: Option<Arc<dyn TakeBack>>,
-}
-
-impl Delivery {
-    /// Ends the delivery: its messages are where they belong.
-    pub fn settle(mut self, proof: &Committed) {
-        // A proof of something else would be a mistake of ours: the delivery then goes back, and
-        // the overlap is refused when it is committed again.
-        if proof.covers(self.key, self.range) {
-            self.home = None;
-        }
-    }
-}
-
-impl std::fmt::Debug for Delivery {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Delivery({} {}, epoch {})", self.key, self.range, self.epoch)
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            home.take_back(self.range);
-        }
-    }
 }

@@ -5,16 +5,19 @@
 //! stands between the messages and the worker that gets them. What comes back unsettled goes first.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::Delivery;
 use super::append::{ShardEnd, shard_end};
+use super::claim::Claim;
+use super::frames::{Frames, bytes_before, oldest_waiting_ms};
 use super::progress::Progress;
+use super::retry::{self, Again, Purpose, Retries, Retry, Verdict};
 use super::take::{Decision, TakePolicy, Waiting};
-use super::{Delivery, TakeBack, frame};
 use crate::clock::{Clock, TokenBucket};
 use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
 use crate::service::{Lifecycle, held};
@@ -29,7 +32,12 @@ pub struct Source {
     clock: Arc<dyn Clock>,
     life: Lifecycle,
     cursor: Mutex<Cursor>,
-    returned: Mutex<VecDeque<OffsetRange>>,
+    /// The first offset not yet taken, for those who do not hold the cursor.
+    next: AtomicU64,
+    returned: Mutex<VecDeque<Returned>>,
+    retries: Mutex<Retries>,
+    /// Wakes whoever waits for the next delivery.
+    nudge: (Sender<()>, Receiver<()>),
 }
 
 impl std::fmt::Debug for Source {
@@ -50,6 +58,14 @@ struct Cursor {
     wake: Receiver<()>,
 }
 
+/// Messages that were taken and are to be delivered again.
+#[derive(Debug, Clone, Copy)]
+struct Returned {
+    range: OffsetRange,
+    purpose: Purpose,
+    due: Instant,
+}
+
 impl Source {
     /// The shard `key`, right after its recovery left it at `progress`.
     ///
@@ -64,21 +80,29 @@ impl Source {
         life: Lifecycle,
         wake: Receiver<()>,
     ) -> Result<Arc<Self>, StateError> {
-        let (gaps, next) = progress.gaps();
+        let retries = retry::load(&*state.read()?, state.tables(), key)?;
+        let (next, untried) = untried(progress, &retries);
         let next_bytes = bytes_before(&state, key, next)?;
         let files = TakePolicy::FILES_IN_HAND;
         let bucket = TokenBucket::new(files, policy.files_per_second, clock.monotonic());
         let cursor = Cursor { next, next_bytes, waiting_since: None, bucket, wake };
-        Ok(Arc::new(Self {
+        let source = Self {
+            epoch: progress.epoch,
+            cursor: Mutex::new(cursor),
+            next: AtomicU64::new(next),
+            returned: Mutex::default(),
+            nudge: bounded(1),
+            retries: Mutex::new(Retries::default()),
             state,
             key,
-            epoch: progress.epoch,
             policy,
             clock,
             life,
-            cursor: Mutex::new(cursor),
-            returned: Mutex::new(gaps.into()),
-        }))
+        };
+        untried.into_iter().for_each(|range| source.take_back(range, whole(range)));
+        source.queue(retries.all());
+        *held(&source.retries) = retries;
+        Ok(Arc::new(source))
     }
 
     /// The shard.
@@ -87,21 +111,24 @@ impl Source {
         self.key
     }
 
-    /// Waits for the next delivery; `None` when the process stops.
+    /// Waits for the next delivery; `None` when the process stops, or `resigned` is set.
     ///
     /// # Errors
     /// A read failed, or frames are missing that should be there.
-    pub fn next(self: &Arc<Self>) -> Result<Option<Delivery>, StateError> {
+    pub fn next(self: &Arc<Self>, resigned: &AtomicBool) -> Result<Option<Delivery>, StateError> {
         let mut cursor = held(&self.cursor);
-        while !self.life.is_stopping() {
-            let returned = held(&self.returned).pop_front();
-            if let Some(range) = returned {
-                return self.take_again(range).map(Some);
-            }
+        while !self.life.is_stopping() && !resigned.load(Ordering::Relaxed) {
+            let now = self.clock.monotonic();
+            let due = match self.pop_returned(now) {
+                Ok(returned) => return self.take_again(returned).map(Some),
+                Err(due) => due,
+            };
             let txn = self.state.read()?;
             let end = shard_end(&txn, self.state.tables(), self.key)?;
-            let now = self.clock.monotonic();
             let waiting = cursor.look(end, now);
+            let until = |pause: Duration| {
+                due.map_or(pause, |due| pause.min(due.saturating_duration_since(now)))
+            };
             match self.policy.decide(waiting, cursor.bucket.wait(now)) {
                 Decision::Take { spend } => {
                     if spend {
@@ -111,18 +138,24 @@ impl Source {
                 }
                 Decision::Wait(pause) => {
                     drop(txn);
-                    // A wake-up, the end of the wait and a closed channel all mean: look again.
-                    if cursor.wake.recv_timeout(pause) == Err(CLOSED) {
-                        std::thread::sleep(pause);
-                    }
+                    cursor.wait(&self.nudge.1, until(pause));
                 }
                 Decision::Hold(pause) => {
                     drop(txn);
-                    std::thread::sleep(pause);
+                    // More messages change nothing until then.
+                    let _nudged = self.nudge.1.recv_timeout(until(pause));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// What is due again; or when the first will be.
+    fn pop_returned(&self, now: Instant) -> Result<Returned, Option<Instant>> {
+        let mut returned = held(&self.returned);
+        let due = returned.iter().position(|returned| returned.due <= now);
+        due.and_then(|at| returned.remove(at))
+            .ok_or_else(|| returned.iter().map(|returned| returned.due).min())
     }
 
     fn take(
@@ -133,83 +166,200 @@ impl Source {
     ) -> Result<Delivery, StateError> {
         let most =
             OffsetRange::new(cursor.next, end.offset.min(cursor.next + self.policy.batch_max));
-        let bytes = cursor.bytes_of(most.count(), end);
-        let (range, lines) = self.read(txn, most, bytes)?;
+        let (range, bytes) = self.cut(txn, most)?;
         cursor.next = range.end;
-        cursor.next_bytes += lines.len() as u64;
+        self.next.store(range.end, Ordering::Relaxed);
+        cursor.next_bytes += bytes;
         cursor.waiting_since = None;
-        Ok(self.deliver(range, lines))
+        Ok(self.deliver(range, whole(range)))
     }
 
     /// Delivers what came back; the part that is beyond one delivery goes back again.
-    fn take_again(self: &Arc<Self>, range: OffsetRange) -> Result<Delivery, StateError> {
+    fn take_again(self: &Arc<Self>, returned: Returned) -> Result<Delivery, StateError> {
+        let Returned { range, purpose, due } = returned;
         let most =
             OffsetRange::new(range.first, range.end.min(range.first + self.policy.batch_max));
-        let (taken, lines) = self.read(&self.state.read()?, most, 0)?;
+        let (taken, _) = self.cut(&self.state.read()?, most)?;
         if taken.end < range.end {
-            held(&self.returned).push_front(OffsetRange::new(taken.end, range.end));
+            let range = OffsetRange::new(taken.end, range.end);
+            held(&self.returned).push_front(Returned { range, purpose, due });
         }
-        Ok(self.deliver(taken, lines))
+        Ok(self.deliver(taken, purpose))
     }
 
-    fn deliver(self: &Arc<Self>, range: OffsetRange, lines: Vec<u8>) -> Delivery {
-        let home = Arc::clone(self) as Arc<dyn TakeBack>;
-        Delivery { key: self.key, range, lines, epoch: self.epoch, home: Some(home) }
+    fn deliver(self: &Arc<Self>, range: OffsetRange, purpose: Purpose) -> Delivery {
+        Delivery::new(Arc::clone(self), self.epoch, range, purpose)
     }
 
-    /// The lines of `most`, or of as much from its start as one delivery may hold in bytes; about
-    /// `expected_bytes`.
-    fn read(
+    /// `most`, or as much from its start as one delivery may hold in bytes; and its bytes.
+    fn cut(&self, txn: &ReadTxn<'_>, most: OffsetRange) -> Result<(OffsetRange, u64), StateError> {
+        let (mut end, mut bytes) = (most.first, 0);
+        self.walk(txn, most, |range, lines| {
+            end = range.end;
+            bytes += lines.len() as u64;
+            Ok::<_, StateError>(bytes < self.policy.batch_bytes_max)
+        })?;
+        Ok((OffsetRange::new(most.first, end), bytes))
+    }
+
+    /// Passes over the lines of `range`, frame by frame, while `visit` says true.
+    fn walk<E: From<StateError>>(
         &self,
         txn: &ReadTxn<'_>,
-        most: OffsetRange,
-        expected_bytes: usize,
-    ) -> Result<(OffsetRange, Vec<u8>), StateError> {
-        let damaged = |at| {
-            StateError::Damaged(format!("{}: no frame holds offset {at}, which waits", self.key))
-        };
-        let limit = usize::try_from(self.policy.batch_bytes_max).unwrap_or(usize::MAX);
-        // Growing step by step would leave as much again in every worker's heap.
-        let mut lines = Vec::with_capacity(expected_bytes.min(limit) + frame::FRAME_BYTES_MAX);
-        let mut next = most.first;
-        for frame in Frames::from(txn, &self.state, self.key, most.first)? {
-            let (range, frame_lines) = frame?;
-            if next >= most.end || (lines.len() >= limit && next > most.first) {
+        range: OffsetRange,
+        mut visit: impl FnMut(OffsetRange, &[u8]) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut next = range.first;
+        for frame in Frames::from(txn, &self.state, self.key, next)? {
+            let (held, lines) = frame?;
+            if held.first > next || held.end <= next {
                 break;
             }
-            if range.first > next || range.end <= next {
-                return Err(damaged(next));
-            }
-            let skip = line_prefix_bytes(frame_lines, next - range.first);
-            let end = range.end.min(most.end);
-            let rest = frame_lines.get(skip..).unwrap_or_default();
+            let skip = line_prefix_bytes(lines, next - held.first);
+            let rest = lines.get(skip..).unwrap_or_default();
+            let end = held.end.min(range.end);
             let bytes =
-                if end == range.end { rest.len() } else { line_prefix_bytes(rest, end - next) };
-            lines.extend_from_slice(rest.get(..bytes).unwrap_or(rest));
+                if end == held.end { rest.len() } else { line_prefix_bytes(rest, end - next) };
+            let piece = OffsetRange::new(next, end);
             next = end;
+            if !visit(piece, rest.get(..bytes).unwrap_or(rest))? || next >= range.end {
+                return Ok(());
+            }
         }
-        if next == most.first {
-            return Err(damaged(next));
+        let key = self.key;
+        Err(StateError::Damaged(format!("{key}: no frame holds offset {next}, which waits")).into())
+    }
+
+    pub(super) fn visit<E: From<StateError>>(
+        &self,
+        range: OffsetRange,
+        mut visit: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let txn = self.state.read()?;
+        self.walk(&txn, range, |_, lines| visit(lines).map(|()| true))
+    }
+
+    pub(super) fn take_back(&self, range: OffsetRange, purpose: Purpose) {
+        let due = self.clock.monotonic();
+        held(&self.returned).push_back(Returned { range, purpose, due });
+        self.nudge();
+    }
+
+    /// The owner of `claim` was too slow and has lost it: somebody else may have the messages.
+    pub fn take_from(&self, claim: &Claim) {
+        self.take_back(claim.range(), claim.purpose());
+    }
+
+    fn queue(&self, again: Vec<Again>) {
+        if again.is_empty() {
+            return;
         }
-        Ok((OffsetRange::new(most.first, next), lines))
+        let now = self.clock.monotonic();
+        let returned = again.into_iter().map(|Again { range, purpose, pause }| Returned {
+            range,
+            purpose,
+            due: now + pause,
+        });
+        held(&self.returned).extend(returned);
+        self.nudge();
+    }
+
+    fn nudge(&self) {
+        // One that waits is as good as many.
+        let _already = self.nudge.0.try_send(());
+    }
+
+    pub(super) fn settled(&self, range: OffsetRange) {
+        let again = held(&self.retries).settle(range);
+        self.queue(again);
+    }
+
+    pub(super) fn retries_of(&self, range: OffsetRange) -> Vec<Retry> {
+        held(&self.retries).within(range).cloned().collect()
+    }
+
+    pub(super) fn fail(
+        &self,
+        claim: &Arc<Claim>,
+        reason: &str,
+        attempts_max: u32,
+    ) -> Result<Option<Verdict>, StateError> {
+        let now_ms = self.clock.wall_ms();
+        let failure = held(&self.retries).judge(claim.range(), reason, attempts_max, now_ms);
+        let (key, epoch) = (self.key, self.epoch);
+        let (rows, ours) = (failure.rows.clone(), Arc::clone(claim));
+        let stored = self.state.commit(move |txn| {
+            let progress = Progress::load(&txn.txn, txn.tables, key)?;
+            if progress.epoch != epoch || !ours.enter_commit() {
+                return Ok(false);
+            }
+            retry::store(txn, key, &rows).map(|()| true)
+        });
+        match stored {
+            Ok(true) => {
+                let verdict = failure.verdict;
+                let again = held(&self.retries).take_in(failure);
+                self.queue(again);
+                Ok(Some(verdict))
+            }
+            Ok(false) => Ok(None),
+            Err(error) => {
+                claim.leave_commit();
+                Err(error)
+            }
+        }
+    }
+
+    /// How long the oldest message that nobody has taken has waited.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn backlog_age(&self) -> Result<Duration, StateError> {
+        let next = self.next.load(Ordering::Relaxed);
+        let txn = self.state.read()?;
+        if shard_end(&txn, self.state.tables(), self.key)?.offset <= next {
+            return Ok(Duration::ZERO);
+        }
+        let oldest_ms = oldest_waiting_ms(&txn, &self.state, self.key, next)?;
+        let age_ms = oldest_ms.map_or(0, |oldest| self.clock.wall_ms().saturating_sub(oldest));
+        Ok(Duration::from_millis(age_ms))
     }
 }
 
-const CLOSED: crossbeam_channel::RecvTimeoutError =
-    crossbeam_channel::RecvTimeoutError::Disconnected;
+/// A delivery that is a batch of its own.
+const fn whole(range: OffsetRange) -> Purpose {
+    Purpose::Process { of: range.count() }
+}
 
-impl TakeBack for Source {
-    fn take_back(&self, range: OffsetRange) {
-        held(&self.returned).push_back(range);
+/// The first offset that was never taken, and what below it was taken, did not fail, and is not
+/// committed.
+fn untried(progress: &Progress, retries: &Retries) -> (Offset, Vec<OffsetRange>) {
+    let (_, committed) = progress.gaps();
+    let everything = OffsetRange::new(progress.low, Offset::MAX);
+    let mut known: Vec<_> = retries.within(everything).map(|row| row.range).collect();
+    known.extend_from_slice(&progress.ranges);
+    known.sort_unstable();
+    let (mut next, mut untried) = (progress.low, Vec::new());
+    for range in known {
+        if range.first > next {
+            untried.push(OffsetRange::new(next, range.first));
+        }
+        next = next.max(range.end);
     }
+    (next.max(committed), untried)
 }
 
 impl Cursor {
-    /// The bytes of the next `messages`, as far as the average of what waits tells.
-    fn bytes_of(&self, messages: u64, end: ShardEnd) -> usize {
-        let waiting = u128::from(end.offset.saturating_sub(self.next).max(1));
-        let bytes = u128::from(end.bytes.saturating_sub(self.next_bytes));
-        usize::try_from(bytes * u128::from(messages) / waiting).unwrap_or(0)
+    /// Until something may have changed: a wake-up, something returned, or the end of the pause.
+    fn wait(&self, nudge: &Receiver<()>, pause: Duration) {
+        crossbeam_channel::select! {
+            // A channel is closed when the listener has ended: then only the pause counts.
+            recv(self.wake) -> woken => if woken.is_err() {
+                let _nudged = nudge.recv_timeout(pause);
+            },
+            recv(nudge) -> _ => {}
+            default(pause) => {}
+        }
     }
 
     fn look(&mut self, end: ShardEnd, now: Instant) -> Waiting {
@@ -224,91 +374,5 @@ impl Cursor {
             bytes: end.bytes.saturating_sub(self.next_bytes),
             waited: now.saturating_duration_since(since),
         }
-    }
-}
-
-/// The bytes that the shard had taken in before `offset`.
-fn bytes_before(state: &State, key: ShardKey, offset: Offset) -> Result<u64, StateError> {
-    let txn = state.read()?;
-    let end = shard_end(&txn, state.tables(), key)?;
-    if offset >= end.offset {
-        return Ok(end.bytes);
-    }
-    let row = state.tables().frames.get_lower_than_or_equal_to(&txn, &key.offset_key(offset))?;
-    let found = row.filter(|(at, _)| ShardKey::parse(at) == Some(key));
-    let (head, lines, first) = found
-        .and_then(|(at, value)| {
-            let (head, lines) = frame::decode(value)?;
-            Some((head, lines, ShardKey::parse_offset(at)?))
-        })
-        .ok_or_else(|| StateError::Damaged(format!("{key}: no frame holds offset {offset}")))?;
-    let skipped = line_prefix_bytes(lines, offset.saturating_sub(first));
-    Ok(head.bytes_before + skipped as u64)
-}
-
-/// When the oldest message that waits was accepted, in milliseconds since 1970.
-///
-/// # Errors
-/// A read failed.
-pub fn oldest_waiting_ms(
-    txn: &ReadTxn<'_>,
-    state: &State,
-    key: ShardKey,
-    low: Offset,
-) -> Result<Option<u64>, StateError> {
-    let row = state.tables().frames.get_lower_than_or_equal_to(txn, &key.offset_key(low))?;
-    Ok(row
-        .filter(|(at, _)| ShardKey::parse(at) == Some(key))
-        .and_then(|(_, value)| frame::decode(value))
-        .map(|(head, _)| head.accepted_ms))
-}
-
-/// The frames of a shard from the one that holds an offset, in order.
-pub struct Frames<'txn> {
-    rows: heed::RoRange<'txn, heed::types::Bytes, heed::types::Bytes>,
-    key: ShardKey,
-}
-
-impl std::fmt::Debug for Frames<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Frames({})", self.key)
-    }
-}
-
-impl<'txn> Frames<'txn> {
-    /// From the frame that holds `offset`, or the next one.
-    ///
-    /// # Errors
-    /// A read failed.
-    pub fn from(
-        txn: &'txn ReadTxn<'_>,
-        state: &State,
-        key: ShardKey,
-        offset: Offset,
-    ) -> Result<Self, StateError> {
-        let frames = state.tables().frames;
-        let at = key.offset_key(offset);
-        let start = frames
-            .get_lower_than_or_equal_to(txn, &at)?
-            .filter(|(found, _)| ShardKey::parse(found) == Some(key))
-            .map_or_else(|| at.to_vec(), |(found, _)| found.to_vec());
-        let end = key.offset_key(Offset::MAX);
-        let bounds = (Bound::Included(start.as_slice()), Bound::Included(end.as_slice()));
-        Ok(Self { rows: frames.range(txn, &bounds)?, key })
-    }
-}
-
-impl<'txn> Iterator for Frames<'txn> {
-    type Item = Result<(OffsetRange, &'txn [u8]), StateError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = self.rows.next()?.map_err(StateError::from);
-        Some(row.and_then(|(at, value)| {
-            let first = ShardKey::parse_offset(at);
-            let parts = first.zip(frame::decode(value));
-            let (first, (head, lines)) = parts
-                .ok_or_else(|| StateError::Damaged(format!("{}: unreadable frame", self.key)))?;
-            Ok((OffsetRange::new(first, first + u64::from(head.count)), lines))
-        }))
     }
 }

@@ -17,7 +17,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   async-data-processor message-consumer
   DATA_OUTPUT_DIR=/srv/messages async-data-processor message-consumer --workers-count 2
-  async-data-processor message-consumer --batch-min 1 --files-per-second 0   # a file at once";
+  async-data-processor message-consumer --batch-min 1 --files-per-second 0   # a file at once
+  async-data-processor message-consumer --exec 'jq -c .value'                # through a program";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
     let ConsumerCommand { common, batch } = settings;
@@ -40,7 +41,7 @@ pub(super) async fn consume(
         state: process.state,
         clock: process.clock,
         life: process.life,
-        settings: batch.consumer(shards.count()),
+        settings: batch.consumer(shards.count(), process.shutdown),
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
     ended.context("the consumer").or_exit(Exit::Software)?.map_err(|error| {

@@ -3,7 +3,9 @@
 //! Results go to stdout, everything else to stderr. Here alone the parts are put together, so here
 //! alone a backend is named.
 
+mod batch_settings;
 mod config;
+mod dead;
 mod exit;
 mod history;
 mod logging;
@@ -58,6 +60,9 @@ enum Command {
     /// Shows what each worker has done, ever.
     #[command(after_help = history::EXAMPLES)]
     History(history::HistoryCommand),
+    /// Lists, shows and sends again the messages that no worker could do.
+    #[command(after_help = dead::EXAMPLES)]
+    Dead(dead::DeadCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -89,6 +94,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
+        Command::Dead(command) => dead::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

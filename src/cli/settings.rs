@@ -14,15 +14,11 @@ use clap::Args;
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use ipnet::IpNet;
 
+pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 use super::exit::tell;
-use crate::batch::journal::JournalRetention;
 use crate::broker::embedded::KeyRetention;
-use crate::broker::take::TakePolicy;
-use crate::rooms::messages::consume::ConsumerSettings;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Settings of every command that opens the state directory.
 #[derive(Debug, Clone, Args)]
@@ -111,57 +107,6 @@ pub(super) struct HttpSettings {
     /// How long Idempotency-Keys are kept, in seconds; the smaller of the two limits wins.
     #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
     idempotency_seconds: u64,
-}
-
-/// Where files go.
-#[derive(Debug, Clone, Args)]
-pub(super) struct OutputSettings {
-    /// Directory for the files.
-    #[arg(long, env, value_name = "DIR", default_value = "./data_dump")]
-    pub(super) data_output_dir: PathBuf,
-}
-
-/// How messages become files.
-#[derive(Debug, Clone, Args)]
-pub(super) struct BatchSettings {
-    #[command(flatten)]
-    pub(super) output: OutputSettings,
-    /// Workers per shard.
-    #[arg(long, env, value_name = "N", default_value_t = 3)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
-    workers_count: u16,
-    /// Messages that are taken as soon as so many wait.
-    #[arg(long, env, value_name = "N", default_value_t = 5)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
-    batch_min: u64,
-    /// The longest that a message waits for others, in milliseconds.
-    #[arg(long, env, value_name = "MS", default_value_t = 1000)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(0..=86_400_000))]
-    batch_linger_ms: u64,
-    /// The most messages of a file.
-    #[arg(long, env, value_name = "N", default_value_t = 10_000)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000))]
-    batch_max: u64,
-    /// The most bytes of a file; one message more may exceed it.
-    #[arg(long, env, value_name = "BYTES", default_value_t = 4 << 20)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=1 << 30))]
-    batch_max_bytes: u64,
-    /// Files per second and shard in the long run, full ones aside; 0 is no limit.
-    #[arg(long, env, value_name = "RATE", default_value_t = 1.0)]
-    files_per_second: f64,
-    /// Rows of committed files that the journal keeps.
-    #[arg(long, env, value_name = "N", default_value_t = 100_000)]
-    journal_batches: u64,
-    /// How long the journal keeps them, in days; the smaller of the two limits wins.
-    #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
-    journal_days: u64,
-    /// How often the workers' history is logged, in seconds.
-    #[arg(long, env, value_name = "SECONDS", default_value_t = 30)]
-    #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=31_536_000))]
-    history_seconds: u64,
-    /// Go on in another output directory than the one used so far.
-    #[arg(long)]
-    adopt_output_dir: bool,
 }
 
 /// What the long-running commands have in common.
@@ -311,45 +256,5 @@ impl UpSettings {
             checked => problems.extend(checked.err().into_iter().flatten()),
         }
         Err(problems)
-    }
-}
-
-impl BatchSettings {
-    /// What does not fit together; every problem there is.
-    pub(super) fn check(&self) -> Result<(), Vec<anyhow::Error>> {
-        let mut problems = Vec::new();
-        if self.batch_min > self.batch_max {
-            problems.push(anyhow!(
-                "BATCH_MIN is {}, more than BATCH_MAX, which is {}",
-                self.batch_min,
-                self.batch_max
-            ));
-        }
-        let rate = self.files_per_second;
-        if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
-            problems.push(anyhow!("FILES_PER_SECOND must be 0, or from 1e-6 to 1e6"));
-        }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
-    }
-
-    /// The consumer's settings for `shards`.
-    pub(super) fn consumer(&self, shards: NonZeroU16) -> ConsumerSettings {
-        ConsumerSettings {
-            shards,
-            workers: self.workers_count,
-            policy: TakePolicy {
-                batch_min: self.batch_min,
-                batch_max: self.batch_max,
-                batch_bytes_max: self.batch_max_bytes,
-                linger: Duration::from_millis(self.batch_linger_ms),
-                files_per_second: self.files_per_second,
-            },
-            retention: JournalRetention {
-                batches_max: self.journal_batches,
-                age_ms_max: self.journal_days.saturating_mul(DAY_MS),
-            },
-            adopt_output: self.adopt_output_dir,
-            history_every: Duration::from_secs(self.history_seconds),
-        }
     }
 }

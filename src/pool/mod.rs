@@ -3,60 +3,97 @@
 //! The idle workers of a pool share one [`Source`]: one of them waits for the delivery that becomes
 //! due, the others for their turn (leader and followers; Schmidt et al., PLoP 2000). So five
 //! messages that wait are one worker's batch, and there is no queue between pool and workers.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`scale`] | when a pool grows and shrinks; pure |
+//! | `worker` | one worker |
+//!
+//! A worker that holds a delivery for too long loses its claim on it: the messages go to another
+//! worker, and another thread takes its place. Should the first wake up again, what it does is
+//! refused, and it ends.
+
+pub mod scale;
+mod worker;
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::broker::Delivery;
 use crate::broker::source::Source;
 use crate::message::ShardKey;
 use crate::service::Lifecycle;
+use scale::{Decision, Limits, Load, Scaling};
+use worker::Worker;
+
+/// Workers of a shard that may hang at the same time and still be replaced; more say that it is not
+/// the workers.
+const HANGING_MAX: usize = 8;
 
 /// What a worker does with a delivery.
 pub trait Handler: Send + Sync {
-    /// Handles it to its end: settled, or dropped because the process stops. `place` is the
-    /// worker's place in its pool, from 1.
+    /// Handles it to its end: settled, failed, or dropped because the process stops. `place` is the
+    /// worker's place in its pool, from 1. It renews the delivery's claim as it gets on.
     fn handle(&self, place: u16, delivery: Delivery);
+
+    /// The worker at `place` of the shard's pool took too long, and another one gets its messages.
+    fn timed_out(&self, key: ShardKey, place: u16);
 }
 
 /// The running workers of one shard.
 #[derive(Debug)]
 pub struct Pool {
-    key: ShardKey,
-    workers: Vec<JoinHandle<()>>,
+    staff: Staff,
+    scaling: Scaling,
+    workers: Vec<Worker>,
+    /// Those that lost their claim and have not woken up since.
+    hanging: Vec<Worker>,
+    /// Those that are no longer needed, and end when they have nothing in hand.
+    leaving: Vec<Worker>,
+}
+
+/// What every worker of a pool is given.
+struct Staff {
+    source: Arc<Source>,
+    handler: Arc<dyn Handler>,
+    life: Lifecycle,
+}
+
+impl std::fmt::Debug for Staff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl Staff {
+    fn hire(&self, place: u16) -> io::Result<Worker> {
+        Worker::start(place, &self.source, &self.handler, &self.life)
+    }
 }
 
 impl Pool {
-    /// Starts `workers` threads that consume `source` until the process stops.
+    /// Starts the least number of workers, which consume `source` until the process stops.
     ///
     /// # Errors
     /// A thread can't be started.
     pub fn start(
-        workers: u16,
+        limits: Limits,
         source: &Arc<Source>,
         handler: &Arc<dyn Handler>,
         life: &Lifecycle,
     ) -> io::Result<Self> {
-        let key = source.key();
-        let mut pool = Self { key, workers: Vec::new() };
-        for place in 1..=workers {
-            let worker = Worker {
-                place,
-                source: Arc::clone(source),
-                handler: Arc::clone(handler),
-                life: life.clone(),
-            };
-            let named = std::thread::Builder::new().name(format!(
-                "{}-{}-{place}",
-                key.topic.name(),
-                key.shard
-            ));
-            match named.spawn(move || worker.run()) {
-                Ok(thread) => pool.workers.push(thread),
+        let (source, handler) = (Arc::clone(source), Arc::clone(handler));
+        let staff = Staff { source, handler, life: life.clone() };
+        let scaling = Scaling::new(limits, Instant::now());
+        let (workers, hanging, leaving) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pool = Self { staff, scaling, workers, hanging, leaving };
+        for place in 1..=limits.least {
+            match pool.staff.hire(place) {
+                Ok(worker) => pool.workers.push(worker),
                 Err(error) => {
                     // Those that run must end before the shard is let go.
-                    life.fail(format!("starting a worker of {key}: {error}"));
+                    life.fail(format!("starting a worker of {}: {error}", pool.key()));
                     pool.join();
                     return Err(error);
                 }
@@ -67,45 +104,84 @@ impl Pool {
 
     /// The shard.
     #[must_use]
-    pub const fn key(&self) -> ShardKey {
-        self.key
+    pub fn key(&self) -> ShardKey {
+        self.staff.source.key()
     }
 
-    /// Waits until every worker has ended, which they do when the process stops.
+    /// Takes what is late from its worker, and changes the number of workers if it should; to be
+    /// called several times a second.
+    pub fn supervise(&mut self, now: Instant) {
+        self.hanging.retain(|worker| !worker.is_finished());
+        self.leaving.retain(|worker| !worker.is_finished());
+        for at in 0..self.workers.len() {
+            self.replace_if_late(at, now);
+        }
+        let load = self.load();
+        match self.scaling.decide(load, now) {
+            Decision::Grow => self.grow(load),
+            Decision::Shrink => self.shrink(),
+            Decision::Hold => {}
+        }
+    }
+
+    fn load(&self) -> Load {
+        let count = |workers: usize| u16::try_from(workers).unwrap_or(u16::MAX);
+        let workers = count(self.workers.len());
+        let busy = count(self.workers.iter().filter(|worker| worker.is_busy()).count());
+        // Only looked at when it matters.
+        let age = (busy == workers).then(|| self.staff.source.backlog_age().ok()).flatten();
+        Load { workers, busy, backlog_age: age.unwrap_or(Duration::ZERO) }
+    }
+
+    fn replace_if_late(&mut self, at: usize, now: Instant) {
+        let key = self.key();
+        let Some(worker) = self.workers.get_mut(at) else { return };
+        if self.hanging.len() >= HANGING_MAX {
+            return;
+        }
+        let Some(claim) = worker.revoke_if_late(now) else { return };
+        let place = worker.place;
+        tracing::warn!(
+            shard = %key.shard, worker = place, range = %claim.range(),
+            "a worker takes too long: its messages go to another one"
+        );
+        worker.resign();
+        match self.staff.hire(place) {
+            Ok(replacement) => self.hanging.push(std::mem::replace(worker, replacement)),
+            // One fewer until it wakes up.
+            Err(error) => tracing::warn!(%error, "no thread can be started in its place"),
+        }
+        self.staff.source.take_from(&claim);
+        self.staff.handler.timed_out(key, place);
+    }
+
+    fn grow(&mut self, load: Load) {
+        let place = load.workers + 1;
+        match self.staff.hire(place) {
+            Ok(worker) => self.workers.push(worker),
+            Err(error) => return tracing::warn!(%error, "a pool cannot grow"),
+        }
+        tracing::info!(
+            shard = %self.key().shard, workers = place, waited_s = load.backlog_age.as_secs(),
+            "a pool grows: all its workers are busy, and the oldest message waits for long"
+        );
+    }
+
+    fn shrink(&mut self) {
+        let Some(worker) = self.workers.pop() else { return };
+        worker.resign();
+        tracing::info!(
+            shard = %self.key().shard, workers = self.workers.len(),
+            idle_s = scale::SHRINK_IDLE.as_secs(),
+            "a pool shrinks: a worker has had nothing to do for long"
+        );
+        self.leaving.push(worker);
+    }
+
+    /// Waits until every worker has ended, which they do when the process stops; those that hang
+    /// hold nothing that they could commit.
     pub fn join(self) {
-        for worker in self.workers {
-            // A panic has stopped the process already, with its reason.
-            let _panicked = worker.join();
-        }
-    }
-}
-
-struct Worker {
-    place: u16,
-    source: Arc<Source>,
-    handler: Arc<dyn Handler>,
-    life: Lifecycle,
-}
-
-impl Worker {
-    fn run(self) {
-        loop {
-            match self.source.next() {
-                Ok(Some(delivery)) => self.handler.handle(self.place, delivery),
-                Ok(None) => return,
-                Err(error) => {
-                    let key = self.source.key();
-                    return self.life.fail(format!("{key}: cannot take messages: {error}"));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.life.fail(format!("a worker of {} panicked", self.source.key()));
-        }
+        self.workers.into_iter().chain(self.leaving).for_each(Worker::join);
+        self.hanging.into_iter().filter(Worker::is_finished).for_each(Worker::join);
     }
 }

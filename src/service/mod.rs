@@ -3,6 +3,8 @@
 //! A part that cannot go on safely (a failed sync, a damaged batch) calls [`Lifecycle::fail`]: the
 //! first reason is kept, everything stops as on Ctrl-C, and the process exits with that reason.
 
+pub mod program;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 

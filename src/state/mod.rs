@@ -17,6 +17,8 @@
 //! | progress | shard key | epoch, low mark, ranges | `broker::progress` |
 //! | prepared, journal | offset key | batch row | `batch::journal` |
 //! | workers | worker name | totals | `batch::journal` |
+//! | retries | offset key | what failed | `broker::retry` |
+//! | dead | batch number | dead letters | `batch::dead` |
 //! | idempotency, idempotency_order | key / number | first answer / key | `broker::embedded` |
 //! | meta | name | identity, counters | several |
 //!

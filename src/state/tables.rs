@@ -3,8 +3,10 @@
 use heed::types::Bytes;
 use heed::{Database, Env, WithoutTls};
 
-/// The layout of everything stored; another number is refused.
-pub(super) const FORMAT: u32 = 1;
+/// The layout of everything stored; another number is refused, but for the one before: its tables
+/// are all here, and the new ones empty.
+pub(super) const FORMAT: u32 = 2;
+const FORMAT_BEFORE: u32 = 1;
 /// A bytes-to-bytes table.
 pub type Table = Database<Bytes, Bytes>;
 
@@ -18,6 +20,8 @@ pub struct Tables {
     pub prepared: Table,
     pub journal: Table,
     pub workers: Table,
+    pub retries: Table,
+    pub dead: Table,
     pub idempotency: Table,
     pub idempotency_order: Table,
     pub meta: Table,
@@ -36,14 +40,16 @@ pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Result<(Tables, Stri
         prepared: table("prepared")?,
         journal: table("journal")?,
         workers: table("workers")?,
+        retries: table("retries")?,
+        dead: table("dead")?,
         idempotency: table("idempotency")?,
         idempotency_order: table("idempotency_order")?,
         meta,
     };
     match meta.get(&txn, b"format")?.map(|bytes| bytes.try_into().map_or(0, u32::from_be_bytes)) {
         Some(FORMAT) => {}
+        None | Some(FORMAT_BEFORE) => meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?,
         Some(found) => return Ok(Err(found)),
-        None => meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?,
     }
     let identity = match meta.get(&txn, b"identity")? {
         Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_data_processor::batch::disk::Disk;
 use async_data_processor::batch::journal::JournalRetention;
+use async_data_processor::batch::name::Compression;
 use async_data_processor::broker::append::shard_ends;
 use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
 use async_data_processor::broker::progress::Progress;
@@ -18,7 +19,9 @@ use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
 use async_data_processor::clock::SystemClock;
 use async_data_processor::message::{Lines, ShardId, ShardKey, Topic};
+use async_data_processor::pool::scale::Limits;
 use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
+use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{State, StateOptions};
 use tempfile::TempDir;
@@ -37,11 +40,13 @@ struct Rig {
     _dir: TempDir,
 }
 
-fn settings() -> ConsumerSettings {
+fn settings(timeout: Duration) -> ConsumerSettings {
     ConsumerSettings {
         shards: NonZeroU16::new(SHARDS).unwrap(),
         // More than one, so that batches of a shard are committed out of order.
-        workers: 2,
+        workers: Limits { least: 2, most: 2 },
+        processing: Processing { timeout, ..Processing::default() },
+        compression: Compression::None,
         policy: TakePolicy {
             batch_min: 1,
             batch_max: BATCH_MAX,
@@ -113,6 +118,15 @@ impl Rig {
 
     /// Consumes until `enough`, then stops gracefully; the failure it stopped by, if it did.
     fn consume_until(&self, enough: impl Fn(&Self) -> bool) -> Option<String> {
+        self.consume_within(Duration::from_secs(120), enough)
+    }
+
+    /// The same, with a processing timeout.
+    fn consume_within(
+        &self,
+        timeout: Duration,
+        mut enough: impl FnMut(&Self) -> bool,
+    ) -> Option<String> {
         let life = Lifecycle::new();
         let consumer = Consumer {
             state: self.state.clone(),
@@ -120,7 +134,7 @@ impl Rig {
             output: PathBuf::from("simulated"),
             clock: Arc::new(SystemClock),
             life: life.clone(),
-            settings: settings(),
+            settings: settings(timeout),
         };
         let thread = std::thread::spawn(move || consumer.run());
         while !enough(self) && !life.is_stopping() && !thread.is_finished() {
@@ -228,6 +242,29 @@ fn one_failing_call_during_recovery_loses_and_doubles_nothing() {
             rig.assert_recovers(&format!("call {call}, then {again} ({failed_call}) failed once"));
         }
     }
+}
+
+#[test]
+fn a_worker_that_hangs_at_any_call_loses_its_batch_to_another_and_doubles_nothing() {
+    let mut taken_over = 0;
+    for call in 0..reference_calls() {
+        let rig = Rig::new();
+        rig.disk.inject(Fault::None);
+        rig.disk.hang(call);
+        let patience = Instant::now() + Duration::from_secs(2);
+        let failure = rig.consume_within(Duration::from_millis(20), |rig| {
+            // A call before the start, or after the commit point, is waited for as long as it
+            // takes; then everything may still be settled but for this one.
+            if rig.disk.is_hanging() && (rig.waiting() == 0 || Instant::now() > patience) {
+                taken_over += usize::from(rig.waiting() == 0);
+                rig.disk.release();
+            }
+            rig.is_settled() && !rig.disk.is_hanging()
+        });
+        assert_eq!(failure, None, "call {call} hung; calls were:\n{}", rig.disk.log());
+        rig.assert_recovers(&format!("call {call} hung"));
+    }
+    assert!(taken_over > 10, "hardly any batch was taken over: {taken_over}");
 }
 
 #[test]

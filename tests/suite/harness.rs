@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use async_data_processor::state::{OpenError, State, StateOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -342,4 +343,14 @@ pub(crate) fn post_entries(address: SocketAddr, entries: &[String]) -> String {
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(answer.json()["accepted"], entries.len());
     answer.json()["receipt"].as_str().unwrap().to_owned()
+}
+
+/// Opens a state environment in this process.
+pub(crate) fn open_state(dir: &Path, map_bytes: usize) -> Result<State, OpenError> {
+    State::open(StateOptions {
+        dir: dir.to_owned(),
+        map_bytes,
+        low_water_bytes: Some(0),
+        on_poison: Box::new(|reason| panic!("poisoned: {reason}")),
+    })
 }

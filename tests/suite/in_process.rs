@@ -1,15 +1,14 @@
 //! What needs a hand on the clock, on a transaction or on a namespace: the library, from inside.
 
 use std::num::NonZeroU16;
-use std::path::Path;
-use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_data_processor::batch::Content;
 use async_data_processor::batch::disk::OutputDir;
 use async_data_processor::batch::journal::{self, JournalRetention, Staged};
-use async_data_processor::batch::name::{BatchKind, WorkerName};
+use async_data_processor::batch::name::{BatchKind, Compression, WorkerName};
 use async_data_processor::batch::output::bind;
 use async_data_processor::batch::recovery::recover;
 use async_data_processor::batch::verify::{Account, verify};
@@ -22,14 +21,16 @@ use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{IdempotencyKey, Publish, Published, Unit};
 use async_data_processor::clock::Clock;
 use async_data_processor::message::{Lines, OffsetRange, ShardId, ShardKey, Topic};
+use async_data_processor::pool::scale::Limits;
 use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
+use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::service::Lifecycle;
-use async_data_processor::state::{Job, OpenError, State, StateError, StateOptions, WriteTxn};
+use async_data_processor::state::{Job, State, StateError, WriteTxn};
 use chrono::{DateTime, TimeDelta, Utc};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tempfile::TempDir;
 
-use crate::harness::{Rig, files_below, wait_for};
+use crate::harness::{files_below, open_state, wait_for};
 
 const KEY: ShardKey = ShardKey::new(Topic::Messages, ShardId(0));
 const WORKER: WorkerName = WorkerName { shard: ShardId(0), place: 1 };
@@ -60,15 +61,6 @@ impl Clock for WallClock {
     }
 }
 
-fn open(dir: &Path, map_bytes: usize) -> Result<State, OpenError> {
-    State::open(StateOptions {
-        dir: dir.to_owned(),
-        map_bytes,
-        low_water_bytes: Some(0),
-        on_poison: Box::new(|reason| panic!("poisoned: {reason}")),
-    })
-}
-
 const POLICY: TakePolicy = TakePolicy {
     batch_min: 5,
     batch_max: 100,
@@ -89,7 +81,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("output")).unwrap();
-        let state = open(&dir.path().join("state"), 64 << 20).unwrap();
+        let state = open_state(&dir.path().join("state"), 64 << 20).unwrap();
         let clock = WallClock::at("2026-11-22T07:30:00Z");
         let retention = KeyRetention { keys_max: 10, age_ms_max: HOUR_MS * 2 };
         let broker =
@@ -160,7 +152,9 @@ fn a_clock_that_jumps_delays_and_loses_nothing() {
         life: life.clone(),
         settings: ConsumerSettings {
             shards: NonZeroU16::MIN,
-            workers: 1,
+            workers: Limits { least: 1, most: 1 },
+            processing: Processing::default(),
+            compression: Compression::None,
             policy: POLICY,
             retention: RETENTION,
             adopt_output: false,
@@ -237,9 +231,12 @@ fn a_stale_token_or_an_overlap_records_nothing() {
             kind: BatchKind::Data,
             bytes: 3 * (end - first),
             checksum: "0".repeat(16),
+            outputs: None,
             worker: WORKER,
+            compression: Compression::None,
             output: OUTPUT.to_owned(),
             path: "staged".into(),
+            reason: String::new(),
             at: bench.clock.wall(),
         };
         let outcome = bench.state.commit(move |txn| journal::prepare(txn, &staged));
@@ -278,12 +275,12 @@ fn a_worker_of_a_former_owner_commits_nothing() {
     let clock = Arc::clone(&bench.clock) as Arc<dyn Clock>;
     let state = bench.state.clone();
     let source = Source::new(state, KEY, &progress, POLICY, clock, life.clone(), wake).unwrap();
-    let delivery = source.next().unwrap().unwrap();
+    let delivery = source.next(&AtomicBool::new(false)).unwrap().unwrap();
     drop(lock);
     let _lock = take();
     recover(&next, &_lock).unwrap();
     let before = dump(&bench.state);
-    let refused = former.commit(WORKER, BatchKind::Data, &delivery, &delivery.lines).unwrap_err();
+    let refused = former.commit(WORKER, &delivery, &Content::AsIs).unwrap_err();
     assert!(!refused.is_retry() && refused.to_string().contains("out of date"), "{refused}");
     assert_eq!(dump(&bench.state), before);
     let staging = bench.dir.path().join("output/.staging/messages-0");
@@ -321,7 +318,7 @@ impl Job for Put {
 #[test]
 fn in_a_group_what_does_not_fit_fails_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let state = open(dir.path(), 1 << 20).unwrap();
+    let state = open_state(dir.path(), 1 << 20).unwrap();
     let (settled, outcomes) = bounded(4);
     let put = |name, bytes, pause| {
         let turns = Arc::new(AtomicUsize::new(0));
@@ -342,54 +339,4 @@ fn in_a_group_what_does_not_fit_fails_alone() {
     let txn = state.read().unwrap();
     let stored = state.tables().workers.iter(&txn).unwrap().map(|row| row.unwrap().0);
     assert_eq!(stored.collect::<Vec<_>>(), [&b"first"[..], b"late", b"small"]);
-}
-
-#[test]
-fn a_state_directory_of_another_format_is_refused() {
-    let rig = Rig::new();
-    let state = open(&rig.state(), 64 << 20).unwrap();
-    let other = |txn: &mut WriteTxn<'_>| {
-        Ok(txn.tables.meta.put(&mut txn.txn, b"format", &7_u32.to_be_bytes())?)
-    };
-    state.commit(other).unwrap();
-    drop(state);
-    let refused = open(&rig.state(), 64 << 20).unwrap_err();
-    assert!(matches!(refused, OpenError::Format { found: 7, .. }), "{refused}");
-    for command in ["server", "message-consumer", "verify", "history"] {
-        let output = rig.run(&[command]);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(78), "{command}: {text}");
-        assert!(text.contains("has format 7; this version reads format 1"), "{text}");
-    }
-}
-
-/// Runs `history`, which opens the state directory; the exit code and what it says.
-fn look(rig: &Rig, wrapper: &[&str]) -> (Option<i32>, String) {
-    let output = rig.wrapped(wrapper, &["history"]).output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-#[test]
-fn a_second_pid_namespace_is_refused_while_the_first_lives() {
-    const APART: [&str; 4] = ["unshare", "--pid", "--fork", "--kill-child"];
-    let rig = Rig::new();
-    let server = rig.serve(&["server"]);
-    let (exit, text) = look(&rig, &APART);
-    assert_eq!(exit, Some(78), "this test unshares a PID namespace, which needs root: {text}");
-    assert!(text.contains("in use from another PID namespace"), "{text}");
-    assert!(text.contains(rig.state().to_str().unwrap()), "{text}");
-    assert_eq!(look(&rig, &[]).0, Some(0));
-    server.stop();
-    assert_eq!(look(&rig, &APART).0, Some(0));
-    assert_eq!(look(&rig, &[]).0, Some(0));
-    // The other way round: this one waits for its input, there.
-    let holder = || std::fs::read_to_string(rig.state().join("namespace")).unwrap();
-    let here = holder();
-    let mut there = rig.wrapped(&APART, &["publish"]);
-    let mut there = there.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    wait_for("the other to hold the directory", || (holder() != here).then_some(()));
-    assert_eq!(look(&rig, &[]).0, Some(78));
-    drop(there.stdin.take());
-    assert!(there.wait().unwrap().success());
-    assert_eq!(look(&rig, &[]).0, Some(0));
 }

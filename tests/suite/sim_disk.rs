@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use async_data_processor::batch::disk::{Disk, NewFile};
 
@@ -32,12 +32,15 @@ struct Inner {
     log: Vec<String>,
     reader: bool,
     taken: Vec<(PathBuf, Vec<u8>)>,
+    /// The call that hangs, and whether it does.
+    hangs: Option<usize>,
+    is_hanging: bool,
 }
 
 /// Clones share the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct SimDisk {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<(Mutex<Inner>, Condvar)>,
 }
 
 fn error(kind: io::ErrorKind, text: &str) -> io::Error {
@@ -87,12 +90,41 @@ impl SimDisk {
             log: Vec::new(),
             reader: false,
             taken: Vec::new(),
+            hangs: None,
+            is_hanging: false,
         };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new((Mutex::new(inner), Condvar::new())) }
     }
 
     fn held(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        self.inner.0.lock().unwrap()
+    }
+
+    /// The disk's turn to be called; the call that is to hang waits here.
+    fn turn(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.held();
+        if inner.hangs == Some(inner.calls) {
+            (inner.hangs, inner.is_hanging) = (None, true);
+            inner = self.inner.1.wait_while(inner, |inner| inner.is_hanging).unwrap();
+        }
+        inner
+    }
+
+    /// Lets the call with this number hang, counted from the latest `inject`.
+    pub(crate) fn hang(&self, call: usize) {
+        self.held().hangs = Some(call);
+    }
+
+    /// Whether a call hangs.
+    pub(crate) fn is_hanging(&self) -> bool {
+        self.held().is_hanging
+    }
+
+    /// Lets the call that hangs go on.
+    pub(crate) fn release(&self) {
+        let mut inner = self.held();
+        (inner.hangs, inner.is_hanging) = (None, false);
+        self.inner.1.notify_all();
     }
 
     /// Calls from now on are numbered from 0 and fail by `fault`.
@@ -194,7 +226,7 @@ impl SimFile {
 
 impl NewFile for SimFile {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut inner = self.disk.held();
+        let mut inner = self.disk.turn();
         let called = inner.call("write".to_owned(), no_space);
         let written = if called.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         self.content(&mut inner).live.extend_from_slice(written);
@@ -202,7 +234,7 @@ impl NewFile for SimFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut inner = self.disk.held();
+        let mut inner = self.disk.turn();
         let called = inner.call("sync file".to_owned(), input_output);
         let content = self.content(&mut inner);
         content.forgotten |= called.is_err();
@@ -219,7 +251,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("mkdir {}", path.display()), no_space)?;
         inner.tree.parent(path)?;
         if inner.tree.find(path).is_none() {
@@ -229,7 +261,7 @@ impl Disk for SimDisk {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("create {}", path.display()), no_space)?;
         if inner.tree.find(path).is_some() {
             return Err(error(io::ErrorKind::AlreadyExists, "exists"));
@@ -239,7 +271,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("sync folder {}", path.display()), input_output)?;
         let at =
             inner.tree.find(path).ok_or_else(|| error(io::ErrorKind::NotFound, "no folder"))?;
@@ -248,7 +280,7 @@ impl Disk for SimDisk {
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("rename {} to {}", from.display(), to.display()), no_space)?;
         let (from_at, to_at) = (inner.tree.parent(from)?, inner.tree.parent(to)?);
         if inner.tree.find(to).is_some() {
@@ -275,7 +307,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("remove {}", path.display()), input_output)?;
         let (parent, name) = inner.tree.parent(path)?;
         let gone = inner.tree.dir(parent).live.remove(&name);
@@ -283,7 +315,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Option<Box<dyn Read>>> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("open {}", path.display()), input_output)?;
         Ok(inner.tree.find(path).map(|at| match &inner.tree.nodes[at] {
             Node::File(file) => Box::new(Cursor::new(file.live.clone())) as Box<dyn Read>,
@@ -292,7 +324,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let mut inner = self.held();
+        let mut inner = self.turn();
         inner.call(format!("list {}", path.display()), input_output)?;
         let Some(at) = inner.tree.find(path) else { return Ok(Vec::new()) };
         Ok(inner.tree.dir(at).live.keys().cloned().collect())

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::process::{Processing, Processor};
 use crate::batch::disk::Disk;
 use crate::batch::journal::{self, JournalRetention, WorkerTotals};
-use crate::batch::name::{BatchKind, WorkerName};
+use crate::batch::name::{Compression, WorkerName};
 use crate::batch::output::{self, OutputError};
 use crate::batch::recovery::{RecoveryError, recover};
 use crate::batch::writer::{WriteError, Writer};
-use crate::broker::Delivery;
 use crate::broker::append::shard_ends;
 use crate::broker::ownership::{RETRY, ShardLock};
 use crate::broker::progress::Progress;
@@ -21,14 +21,12 @@ use crate::broker::take::TakePolicy;
 use crate::broker::wake::WakeListener;
 use crate::clock::Clock;
 use crate::message::{ShardId, ShardKey, Topic};
+use crate::pool::scale::Limits;
 use crate::pool::{Handler, Pool};
 use crate::service::Lifecycle;
 use crate::state::{State, StateError};
 
 const LOCKING: &str = "locking a shard";
-/// How long a worker waits before it writes a batch again, at first and at most.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What the consumer needs to know.
 #[derive(Debug, Clone)]
@@ -36,9 +34,13 @@ pub struct ConsumerSettings {
     /// Shards that exist whether or not they hold messages.
     pub shards: NonZeroU16,
     /// Workers per shard.
-    pub workers: u16,
+    pub workers: Limits,
     /// When a batch is due.
     pub policy: TakePolicy,
+    /// What workers do with a batch.
+    pub processing: Processing,
+    /// How files are compressed.
+    pub compression: Compression,
     /// How long the journal's rows are kept.
     pub retention: JournalRetention,
     /// Whether to bind a new output directory in place of the one used so far.
@@ -141,7 +143,7 @@ impl Consumer {
 
     fn start(&self, output_identity: String) -> Result<Owned, ConsumeError> {
         let io = |doing| move |source| ConsumeError::Io { doing, source };
-        let writer = Arc::new(Writer::new(
+        let writer = Writer::new(
             self.state.clone(),
             Arc::clone(&self.disk),
             self.output.clone(),
@@ -149,12 +151,14 @@ impl Consumer {
             Arc::clone(&self.clock),
             self.settings.retention,
             self.life.clone(),
-        ));
-        let handler = WriteAsIs {
+        );
+        let writer = Arc::new(writer.compressed(self.settings.compression));
+        let handler = Processor {
             writer: Arc::clone(&writer),
             state: self.state.clone(),
             clock: Arc::clone(&self.clock),
             life: self.life.clone(),
+            processing: self.settings.processing.clone(),
         };
         let wake = WakeListener::start(self.state.dir()).map_err(io("binding a wake-up socket"))?;
         let handler = Arc::new(handler);
@@ -171,6 +175,8 @@ impl Consumer {
             }
             hindrance = hindered;
             owned.writer.finish_again();
+            let now = self.clock.monotonic();
+            owned.pools.iter_mut().for_each(|(pool, _)| pool.supervise(now));
             if self.clock.monotonic() >= history.due_at {
                 history.due_at += self.settings.history_every;
                 self.log_history(&mut history.logged);
@@ -283,59 +289,4 @@ fn log_worker(worker: WorkerName, totals: &WorkerTotals) {
     tracing::info!(
         %worker, batches, messages, bytes, errors, timeouts, last_seen_ms, "worker history"
     );
-}
-
-/// The default handler: a batch is written as it came.
-struct WriteAsIs {
-    writer: Arc<Writer>,
-    state: State,
-    clock: Arc<dyn Clock>,
-    life: Lifecycle,
-}
-
-impl WriteAsIs {
-    fn count_error(&self, worker: WorkerName) {
-        let now_ms = self.clock.wall_ms();
-        let counted = self.state.commit(move |txn| {
-            journal::update_worker(txn, worker, |totals| {
-                totals.errors += 1;
-                totals.last_seen_ms = now_ms;
-            })
-        });
-        if let Err(error) = counted {
-            tracing::debug!(%error, %worker, "an error could not be counted");
-        }
-    }
-}
-
-impl Handler for WriteAsIs {
-    fn handle(&self, place: u16, delivery: Delivery) {
-        let worker = WorkerName { shard: delivery.key.shard, place };
-        let key = delivery.key;
-        let mut pause = RETRY_PAUSE;
-        let outcome = loop {
-            match self.writer.commit(worker, BatchKind::Data, &delivery, &delivery.lines) {
-                Ok((row, proof)) => {
-                    delivery.settle(&proof);
-                    break self.writer.place(key, &row);
-                }
-                Err(error) if error.is_retry() => {
-                    let range = delivery.range;
-                    tracing::warn!(%error, %worker, %range, "batch not written, yet");
-                    self.count_error(worker);
-                    if self.life.wait_stopping(pause) {
-                        // Unsettled: the messages stay where they are.
-                        return;
-                    }
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                }
-                Err(error) => break Err(error),
-            }
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(error @ WriteError::Stopping(_)) => tracing::warn!(%error, "stopping"),
-            Err(error) => self.life.fail(error.to_string()),
-        }
-    }
 }

@@ -1,12 +1,13 @@
 //! Messages: `POST /message` into files.
 //!
 //! The path of a message: [`api`] reads the request, [`entry`] checks it, the broker keeps it, and
-//! [`consume`] brings it into a file. [`receipt`] tells which; [`watch`] tells when it stands
-//! still.
+//! [`consume`] has it brought into a file, by workers that do what [`process`] says. [`receipt`]
+//! tells which file; [`watch`] tells when it stands still.
 
 pub mod api;
 pub mod consume;
 pub mod entry;
+pub mod process;
 pub mod receipt;
 mod strict;
 pub mod watch;

@@ -12,9 +12,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::batch::journal;
 use crate::broker::append::{ShardEnd, shard_ends};
+use crate::broker::frames::oldest_waiting_ms;
 use crate::broker::ownership::is_owned;
 use crate::broker::progress::Progress;
-use crate::broker::source::oldest_waiting_ms;
 use crate::clock::Clock;
 use crate::message::{Offset, ShardKey};
 use crate::service::held;

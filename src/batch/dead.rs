@@ -1,0 +1,253 @@
+//! Dead letters: messages that no worker could do, each with its reason, to be read and sent again.
+//!
+//! ```text
+//! table dead:  number of the batch u64 big-endian -> JSON of `DeadRow`
+//! file:        a line per message, never compressed:
+//!              {"shard":3,"offset":17,"attempts":1,"failed_ms":…,"reason":"…","message":{…}}
+//! ```
+//!
+//! A dead letter's file is committed like any batch. Its row here outlives the journal's, so that
+//! it can be sent again as long as its file is there. Sent again, its messages are new ones of the
+//! same shard; the same transaction marks the row, so that they are sent again once.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::disk::Disk;
+use super::journal::{BatchRow, decode, encode};
+use super::name::WorkerName;
+use super::recovery::{Found, inspect};
+use crate::broker::append::Appender;
+use crate::broker::retry::Retry;
+use crate::message::{Lines, Offset, OffsetRange, ShardKey};
+use crate::state::{State, StateError, WriteTxn};
+
+/// A file of dead letters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadRow {
+    /// The batch.
+    pub row: BatchRow,
+    /// Its shard, as a stored key.
+    shard_key: [u8; ShardKey::BYTES],
+    /// Why its first message is dead.
+    pub reason: String,
+    /// When its messages were sent again, in milliseconds since 1970.
+    pub resent_ms: Option<u64>,
+}
+
+/// A line of a file of dead letters.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DeadLetter<'a> {
+    /// The shard.
+    pub shard: u16,
+    /// The offset.
+    pub offset: Offset,
+    /// How often the message was tried by itself.
+    pub attempts: u32,
+    /// When it was tried last, in milliseconds since 1970.
+    pub failed_ms: u64,
+    /// Why it is dead.
+    pub reason: String,
+    /// The message as it was received.
+    #[serde(borrow)]
+    pub message: &'a RawValue,
+}
+
+/// Why dead letters cannot be shown or sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadError {
+    /// No such batch.
+    #[error("there is no file of dead letters with number {0}: see `dead list`")]
+    Unknown(u64),
+    /// It was sent again before.
+    #[error("the dead letters of {} were sent again already", .0.display())]
+    Resent(PathBuf),
+    /// The file is gone.
+    #[error("{} is not there: put it back to show it or send it again", .0.display())]
+    Gone(PathBuf),
+    /// The file is not what was committed.
+    #[error("{} is not what was written ({found}): restore it", .file.display())]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        found: String,
+    },
+    /// The file can't be read.
+    #[error("{}: {source}", .file.display())]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state environment refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl DeadRow {
+    /// Its shard.
+    #[must_use]
+    pub fn key(&self) -> Option<ShardKey> {
+        ShardKey::parse(&self.shard_key)
+    }
+
+    /// Who wrote it.
+    #[must_use]
+    pub const fn worker(&self) -> WorkerName {
+        self.row.worker
+    }
+}
+
+/// The lines of dead messages, from their lines and from why each of them is dead.
+///
+/// # Errors
+/// A message is no JSON, which is no message of ours.
+pub fn letters(key: ShardKey, lines: &[u8], retries: &[Retry]) -> Result<Vec<u8>, StateError> {
+    let mut letters = Vec::with_capacity(lines.len() * 2);
+    for (line, retry) in lines.split_inclusive(|byte| *byte == b'\n').zip(retries) {
+        let damaged = |error| StateError::Damaged(format!("{key}: {}: {error}", retry.range));
+        let letter = DeadLetter {
+            shard: key.shard.0,
+            offset: retry.range.first,
+            attempts: retry.attempts,
+            failed_ms: retry.failed_ms,
+            reason: retry.reason.clone(),
+            message: serde_json::from_slice(line).map_err(damaged)?,
+        };
+        serde_json::to_writer(&mut letters, &letter).map_err(damaged)?;
+        letters.push(b'\n');
+    }
+    Ok(letters)
+}
+
+/// Records a batch of dead letters, in the transaction that commits it.
+pub(super) fn record(
+    txn: &mut WriteTxn<'_>,
+    key: ShardKey,
+    row: &BatchRow,
+    reason: &str,
+) -> Result<(), StateError> {
+    let (row, reason) = (row.clone(), reason.to_owned());
+    let dead = DeadRow { row, shard_key: key.key(), reason, resent_ms: None };
+    store(txn, &dead)
+}
+
+fn store(txn: &mut WriteTxn<'_>, dead: &DeadRow) -> Result<(), StateError> {
+    let number = dead.row.number.to_be_bytes();
+    Ok(txn.tables.dead.put(&mut txn.txn, &number, &encode(dead)?)?)
+}
+
+/// Every file of dead letters there ever was, in the order of their numbers.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub fn rows(state: &State) -> Result<Vec<DeadRow>, StateError> {
+    let txn = state.read()?;
+    let rows = state.tables().dead.iter(&txn)?;
+    rows.map(|row| decode("a row of table dead", row?.1)).collect()
+}
+
+/// One of them.
+///
+/// # Errors
+/// There is none, or it is damaged.
+pub fn row(state: &State, number: u64) -> Result<DeadRow, DeadError> {
+    let txn = state.read()?;
+    let row = state.tables().dead.get(&txn, &number.to_be_bytes()).map_err(StateError::from)?;
+    Ok(decode("a row of table dead", row.ok_or(DeadError::Unknown(number))?)?)
+}
+
+/// Its lines, once its file has been found to be what was committed.
+///
+/// # Errors
+/// It is not.
+pub fn read(disk: &dyn Disk, dead: &DeadRow) -> Result<Vec<String>, DeadError> {
+    let file = || dead.row.file.clone();
+    let io = |source| DeadError::Io { file: file(), source };
+    match inspect(disk, &dead.row.file, &dead.row).map_err(io)? {
+        Found::Absent => return Err(DeadError::Gone(file())),
+        Found::Damaged(found) => return Err(DeadError::Damaged { file: file(), found }),
+        Found::Whole => {}
+    }
+    let opened = disk.open(&dead.row.file).map_err(io)?;
+    let lines = BufReader::new(opened.ok_or_else(|| DeadError::Gone(file()))?).lines();
+    lines.collect::<io::Result<_>>().map_err(io)
+}
+
+/// Sends the messages of a file again: they get new offsets in their shard, and the row is marked,
+/// in one transaction. Says which offsets; whoever consumes them is to be woken.
+///
+/// # Errors
+/// They were sent before, the file is not what was committed, or there is no room.
+pub fn resend(
+    state: &State,
+    disk: &dyn Disk,
+    number: u64,
+    now_ms: u64,
+) -> Result<(ShardKey, OffsetRange), DeadError> {
+    let dead = row(state, number)?;
+    let damaged = |found: String| DeadError::Damaged { file: dead.row.file.clone(), found };
+    let key = dead.key().ok_or_else(|| damaged("its shard is not readable".to_owned()))?;
+    let mut lines = Lines::default();
+    for line in read(disk, &dead)? {
+        let letter: DeadLetter<'_> =
+            serde_json::from_str(&line).map_err(|error| damaged(error.to_string()))?;
+        lines.push(letter.message.get().as_bytes());
+    }
+    state.room_to_publish()?;
+    let sent = state.commit(move |txn| {
+        let stored = txn.tables.dead.get(&txn.txn, &number.to_be_bytes())?;
+        let Some(stored) = stored else { return Ok(None) };
+        let mut stored: DeadRow = decode("a row of table dead", stored)?;
+        // Another process may have been first.
+        if stored.resent_ms.is_some() {
+            return Ok(None);
+        }
+        let mut appender = Appender::new(now_ms);
+        let range = appender.append(txn, key, &lines)?;
+        appender.finish(txn)?;
+        stored.resent_ms = Some(now_ms);
+        store(txn, &stored)?;
+        Ok(Some(range))
+    })?;
+    sent.map(|range| (key, range)).ok_or(DeadError::Resent(dead.row.file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{ShardId, Topic};
+
+    #[test]
+    fn a_letter_keeps_its_message_as_it_was_and_says_why() {
+        let key = ShardKey::new(Topic::Messages, ShardId(3));
+        let retry = |offset, reason: &str| Retry {
+            range: OffsetRange::new(offset, offset + 1),
+            batch: OffsetRange::new(0, 10),
+            attempts: 1,
+            reason: reason.to_owned(),
+            failed_ms: 7,
+            dead: true,
+        };
+        let lines = b"{\"b\": 1.50,\"a\":\"\\u00e9\"}\n{\"c\":2}\n";
+        let letters = letters(key, lines, &[retry(4, "exit code 1"), retry(5, "a \"b\"\n")]);
+        let letters = String::from_utf8(letters.unwrap()).unwrap();
+        let lines: Vec<_> = letters.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "{\"shard\":3,\"offset\":4,\"attempts\":1,\"failed_ms\":7,\
+                 \"reason\":\"exit code 1\",\"message\":{\"b\": 1.50,\"a\":\"\\u00e9\"}}",
+                "{\"shard\":3,\"offset\":5,\"attempts\":1,\"failed_ms\":7,\
+                 \"reason\":\"a \\\"b\\\"\\n\",\"message\":{\"c\":2}}",
+            ]
+        );
+        let letter: DeadLetter<'_> = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!(letter.message.get(), "{\"b\": 1.50,\"a\":\"\\u00e9\"}");
+    }
+}
