@@ -1,6 +1,6 @@
 //! `verify`: is every accepted message in a file, waiting, or dead?
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
 use clap::Args;
@@ -43,7 +43,14 @@ pub(super) fn run(command: &VerifyCommand) -> Result<Exit, Failure> {
     let state = open_state(&command.state, &Lifecycle::new())?;
     // Without an output directory every file counts as missing, which is what it is.
     let path = &command.output_dir.data_output_dir;
-    let disk = OutputDir::open(path).ok();
+    let disk = match OutputDir::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        opened => Some(
+            opened
+                .with_context(|| format!("output directory {}", path.display()))
+                .or_exit(Exit::CannotCreate)?,
+        ),
+    };
     if let Some(disk) = &disk
         && is_bound(&state).or_exit(Exit::Io)?
     {
