@@ -8,11 +8,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::process::open_state;
+use super::process::open_existing_state;
 use super::settings::StateSettings;
 use crate::batch::journal::{self, WorkerTotals};
 use crate::batch::name::WorkerName;
-use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -47,8 +46,7 @@ struct Row<'a> {
 
 pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    warn_if_new(&command.state);
-    let state = open_state(&command.state, &Lifecycle::new())?;
+    let state = open_existing_state(&command.state)?;
     let workers = {
         let txn = state.read().or_exit(Exit::Io)?;
         journal::workers(&txn, state.tables()).or_exit(Exit::Io)?
@@ -64,14 +62,6 @@ pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     };
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
-}
-
-/// An account of nothing is right, but hardly what was asked for.
-pub(super) fn warn_if_new(settings: &StateSettings) {
-    if !settings.state_dir.exists() {
-        let state_dir = settings.state_dir.display();
-        tracing::warn!(%state_dir, "this state directory is new: is STATE_DIR the right one?");
-    }
 }
 
 /// A result as one line of JSON.

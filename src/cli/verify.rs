@@ -6,13 +6,12 @@ use anyhow::Context;
 use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::history::{Output, print_json, warn_if_new};
-use super::process::open_state;
+use super::history::{Output, print_json};
+use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
 use crate::batch::disk::{Disk, OutputDir};
 use crate::batch::output::{check, is_bound};
 use crate::batch::verify::{Account, ShardAccount, verify};
-use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
 Exit code 1 if messages are missing, doubled or damaged.
@@ -39,8 +38,7 @@ pub(super) struct VerifyCommand {
 
 pub(super) fn run(command: &VerifyCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    warn_if_new(&command.state);
-    let state = open_state(&command.state, &Lifecycle::new())?;
+    let state = open_existing_state(&command.state)?;
     // Without an output directory every file counts as missing, which is what it is.
     let path = &command.output_dir.data_output_dir;
     let disk = match OutputDir::open(path) {

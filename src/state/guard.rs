@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+/// LMDB's name of the file that holds everything.
+const ENVIRONMENT: &str = "data.mdb";
+
 /// Why the directory may not be used from here.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -176,6 +179,14 @@ fn network_kind(magic: i128) -> Option<&'static str> {
         0xbacb_acbc => "a VMware shared folder",
         _ => return None,
     })
+}
+
+/// Whether `dir` holds a state environment; changes nothing.
+///
+/// # Errors
+/// It cannot be told: what the system said.
+pub fn holds_state(dir: &Path) -> io::Result<bool> {
+    dir.join(ENVIRONMENT).try_exists()
 }
 
 #[cfg(test)]

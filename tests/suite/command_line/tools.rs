@@ -25,6 +25,7 @@ fn sum(rows: &[Value], field: &str) -> u64 {
 #[test]
 fn history_adds_up_over_restarts() {
     let mut rig = Rig::new();
+    assert_eq!(rig.run(&["publish"]).status.code(), Some(0));
     assert_eq!(stdout(&rig.run(&["history"])), "no worker has committed anything yet\n");
     rig.set("WORKERS_COUNT", 1);
     bring_into_a_file(&rig, 3);
