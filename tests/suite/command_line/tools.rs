@@ -48,6 +48,29 @@ fn history_adds_up_over_restarts() {
 }
 
 #[test]
+fn history_as_csv_has_a_header_and_the_figures_of_the_other_forms() {
+    let mut rig = Rig::new();
+    const HEADER: &str = "worker,batches,messages,bytes,errors,timeouts,last_seen";
+    assert_eq!(rig.run(&["publish"]).status.code(), Some(0));
+    let csv = |rig: &Rig| stdout(&rig.run(&["history", "--output", "csv"]));
+    assert_eq!(csv(&rig), format!("{HEADER}\n"));
+    rig.set("WORKERS_COUNT", 1);
+    bring_into_a_file(&rig, 3);
+    let text = csv(&rig);
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!((text.lines().next(), rows.len()), (Some(HEADER), 2), "{text}");
+    assert!(text.ends_with('\n') && !text.contains(['\r', '"', ' ']), "{text}");
+    let known = &history(&rig)[0];
+    for (name, value) in rows[0].iter().zip(&rows[1]) {
+        match *name {
+            "worker" => assert_eq!(known["worker"], *value),
+            "last_seen" => assert!(value.ends_with('Z') && value.len() == 24, "{text}"),
+            number => assert_eq!(known[number].to_string(), *value, "{number}"),
+        }
+    }
+}
+
+#[test]
 fn verify_goes_on_past_what_cannot_be_read_and_names_it() {
     let mut rig = Rig::new();
     rig.set("WORKERS_COUNT", 1);
