@@ -9,6 +9,7 @@
 //! | [`ownership`] | one process per shard, by a lock the kernel frees |
 //! | [`take`] | when waiting messages become a delivery; pure |
 //! | [`source`] | the workers' side: take the next delivery of a shard |
+//! | [`tap`] | watching messages without consuming them |
 //! | [`progress`] | what of a shard is committed; pure but for loading and storing |
 //!
 //! # Promises
@@ -28,6 +29,7 @@ pub mod progress;
 pub mod receipt;
 pub mod source;
 pub mod take;
+pub mod tap;
 pub mod wake;
 
 use std::sync::Arc;

@@ -13,6 +13,7 @@ mod publish;
 mod server;
 mod settings;
 mod settings_file;
+mod tap;
 mod up;
 mod verify;
 
@@ -58,6 +59,9 @@ enum Command {
     /// Shows what each worker has done, ever.
     #[command(after_help = history::EXAMPLES)]
     History(history::HistoryCommand),
+    /// Watches messages live without consuming them.
+    #[command(after_help = tap::EXAMPLES)]
+    Tap(tap::TapCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -89,6 +93,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
+        Command::Tap(command) => tap::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

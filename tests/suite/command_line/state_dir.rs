@@ -85,7 +85,7 @@ fn a_tool_refuses_a_state_directory_that_is_none_and_makes_nothing() {
         (rig.dir.path().join("x".repeat(256)), "File name too long"),
     ] {
         rig.set("STATE_DIR", path.display());
-        for arguments in [&["verify"][..], &["history", "--output", "json"]] {
+        for arguments in [&["verify"][..], &["history", "--output", "json"], &["tap"]] {
             let said = refused(&rig.run(arguments), 73);
             let expected = format!("error: state directory {}", path.display());
             assert!(said.starts_with(&expected), "{said}");
