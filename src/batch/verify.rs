@@ -20,22 +20,6 @@ use crate::broker::progress::Progress;
 use crate::message::{Offset, OffsetRange, ShardKey};
 use crate::state::{ReadTxn, State, StateError};
 
-/// Why it could not be verified.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The state environment could not be read.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A file or folder could not be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// What is wrong with some offsets of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -57,7 +41,7 @@ pub enum FindingKind {
     Missing,
     /// In more than one place.
     Doubled,
-    /// In a file that is not what was committed.
+    /// In a file that is not what was committed, or cannot be read.
     Damaged,
 }
 
@@ -110,11 +94,19 @@ struct Snapshot {
     lost_frames: Vec<OffsetRange>,
 }
 
+/// What is found in the output directory.
+#[derive(Default)]
+struct BatchFiles {
+    /// Batch files, by number.
+    by_number: BTreeMap<u64, Vec<PathBuf>>,
+    /// Folders that cannot be read, and what the system said.
+    unreadable: Vec<(PathBuf, io::Error)>,
+}
+
 struct Verifier<'a> {
     disk: Option<&'a dyn Disk>,
     allow_taken_away: bool,
-    /// Batch files found in the output directory, by number.
-    on_disk: BTreeMap<u64, Vec<PathBuf>>,
+    on_disk: BatchFiles,
     findings: Vec<Finding>,
 }
 
@@ -122,20 +114,21 @@ struct Verifier<'a> {
 /// `allow_taken_away`, a file that is gone counts as read and taken away, otherwise as missing.
 ///
 /// # Errors
-/// Something could not be read. What is wrong with what was read is in the account.
+/// The state environment could not be read. What is wrong with files, also with those that cannot
+/// be read, is in the account.
 pub fn verify(
     state: &State,
     disk: Option<&dyn Disk>,
     allow_taken_away: bool,
-) -> Result<Account, VerifyError> {
+) -> Result<Account, StateError> {
     // Before the rows: so every file found that is no newer than they must be in them.
-    let on_disk = disk.map(batch_files).transpose()?.unwrap_or_default();
+    let on_disk = disk.map(batch_files).unwrap_or_default();
     let (snapshots, newest) = snapshot(state)?;
     let mut verifier = Verifier { disk, allow_taken_away, on_disk, findings: Vec::new() };
     let mut account = Account::default();
     let mut known = HashMap::new();
     for shard in &snapshots {
-        let shard_account = verifier.shard(shard)?;
+        let shard_account = verifier.shard(shard);
         account.accepted += shard_account.accepted;
         account.in_files += shard_account.in_files;
         account.dead += shard_account.dead;
@@ -199,22 +192,37 @@ fn lost_frames(
     Ok(both.filter(|range| !range.is_empty()).collect())
 }
 
-/// Every batch file below the output directory, by its number.
-fn batch_files(disk: &dyn Disk) -> Result<BTreeMap<u64, Vec<PathBuf>>, VerifyError> {
-    let mut found: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+/// Every batch file below the output directory.
+fn batch_files(disk: &dyn Disk) -> BatchFiles {
+    let mut found = BatchFiles::default();
     let mut open = vec![PathBuf::new()];
     while let Some(folder) = open.pop() {
-        let names = disk.list(&folder);
-        let names = names.map_err(|source| VerifyError::Io { path: folder.clone(), source })?;
+        let names = match disk.list(&folder) {
+            Ok(names) => names,
+            Err(error) => {
+                // Those of its files that are known are findings; of others, only this tells.
+                tracing::warn!(folder = %folder.display(), %error, "cannot read a folder of files");
+                found.unreadable.push((folder, error));
+                continue;
+            }
+        };
         for file in names.into_iter().filter(|file| !file.starts_with('.')) {
             match name::parse_final(&file) {
-                Some((number, _)) => found.entry(number).or_default().push(folder.join(file)),
+                Some((number, _)) => {
+                    found.by_number.entry(number).or_default().push(folder.join(file));
+                }
                 None if name::is_folder(&folder, &file) => open.push(folder.join(file)),
                 None => {}
             }
         }
     }
-    Ok(found)
+    found
+}
+
+/// What is at a batch's place, or why that cannot be told.
+fn look(disk: &dyn Disk, path: &Path, row: &BatchRow) -> Found {
+    inspect(disk, path, row)
+        .unwrap_or_else(|error| Found::Damaged(format!("cannot read it: {error}")))
 }
 
 impl Verifier<'_> {
@@ -222,7 +230,7 @@ impl Verifier<'_> {
         self.findings.push(Finding { shard: key.shard.0, range, kind, detail });
     }
 
-    fn shard(&mut self, shard: &Snapshot) -> Result<ShardAccount, VerifyError> {
+    fn shard(&mut self, shard: &Snapshot) -> ShardAccount {
         let Snapshot { key, end, progress, rows, lost_frames } = shard;
         let mut account = ShardAccount {
             shard: key.shard.0,
@@ -244,11 +252,11 @@ impl Verifier<'_> {
                 BatchKind::Dead => &mut account.dead,
             };
             *counted += row.range.count();
-            if self.file(*key, row, *done)? {
+            if self.file(*key, row, *done) {
                 account.taken_away += row.range.count();
             }
         }
-        Ok(account)
+        account
     }
 
     /// The rows must hold what the marks say is committed: all of it, and once.
@@ -278,29 +286,32 @@ impl Verifier<'_> {
     }
 
     /// Looks at the file of a batch; true if it was taken away.
-    fn file(&mut self, key: ShardKey, row: &BatchRow, done: bool) -> Result<bool, VerifyError> {
+    fn file(&mut self, key: ShardKey, row: &BatchRow, done: bool) -> bool {
         if !row.has_file() {
-            return Ok(false);
+            return false;
         }
         let Some(disk) = self.disk else {
             let detail = format!("{}: there is no output directory", row.file.display());
             self.find(key, row.range, FindingKind::Missing, detail);
-            return Ok(false);
+            return false;
         };
-        let look = |path: &Path| {
-            inspect(disk, path, row)
-                .map_err(|source| VerifyError::Io { path: path.to_owned(), source })
-        };
-        let mut found = look(&row.file)?;
+        let mut found = look(disk, &row.file, row);
         if found == Found::Absent && !done {
             // Staged then; or renamed between these two looks.
-            found = match look(&row.staged)? {
-                Found::Absent => look(&row.file)?,
+            found = match look(disk, &row.staged, row) {
+                Found::Absent => look(disk, &row.file, row),
                 staged => staged,
             };
         }
+        let unreadable = &self.on_disk.unreadable;
+        if let Some((_, error)) = unreadable.iter().find(|(folder, _)| row.file.starts_with(folder))
+            && found == Found::Whole
+        {
+            found =
+                Found::Damaged(format!("its folder may hold others, and is unreadable: {error}"));
+        }
         match found {
-            Found::Whole => Ok(false),
+            Found::Whole => false,
             Found::Damaged(found) => {
                 let detail = format!(
                     "{}: {found}; committed were {} bytes with checksum {}",
@@ -309,13 +320,13 @@ impl Verifier<'_> {
                     row.checksum
                 );
                 self.find(key, row.range, FindingKind::Damaged, detail);
-                Ok(false)
+                false
             }
-            Found::Absent if self.allow_taken_away => Ok(true),
+            Found::Absent if self.allow_taken_away => true,
             Found::Absent => {
                 let detail = format!("{} is not there", row.file.display());
                 self.find(key, row.range, FindingKind::Missing, detail);
-                Ok(false)
+                false
             }
         }
     }
@@ -324,7 +335,7 @@ impl Verifier<'_> {
     /// not judged, nor those whose row may have been pruned.
     fn strays(&mut self, known: &HashMap<u64, (ShardKey, &BatchRow)>, newest: u64) {
         let Some(oldest) = known.keys().min().copied() else { return };
-        for (number, paths) in std::mem::take(&mut self.on_disk).range(oldest..=newest) {
+        for (number, paths) in std::mem::take(&mut self.on_disk.by_number).range(oldest..=newest) {
             let Some((key, row)) = known.get(number) else { continue };
             for path in paths.iter().filter(|path| **path != row.file) {
                 let detail = format!("{} besides {}", path.display(), row.file.display());

@@ -11,6 +11,7 @@
 //! | [`source`] | the workers' side: take the next delivery of a shard |
 //! | [`Delivery`], [`claim`] | messages in a worker's hands, and how it may lose them |
 //! | [`retry`] | what becomes of a delivery that its handler failed at; pure likewise |
+//! | [`tap`] | watching messages without consuming them |
 //! | [`progress`] | what of a shard is committed; pure but for loading and storing |
 //!
 //! # Promises
@@ -35,6 +36,7 @@ pub mod receipt;
 pub mod retry;
 pub mod source;
 pub mod take;
+pub mod tap;
 pub mod wake;
 
 use std::sync::Arc;

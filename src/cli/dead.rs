@@ -8,15 +8,15 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::history::{Output, print_json, warn_if_new};
-use super::process::open_state;
+use super::history::print_json;
+use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
+use super::verify::Output;
 use crate::batch::dead::{self, DeadError, DeadRow};
 use crate::batch::disk::OutputDir;
 use crate::batch::output::check;
 use crate::broker::wake::Waker;
 use crate::clock::{Clock, SystemClock};
-use crate::service::Lifecycle;
 use crate::state::State;
 
 pub(super) const EXAMPLES: &str = "\
@@ -105,8 +105,7 @@ pub(super) fn run(command: &DeadCommand) -> Result<Exit, Failure> {
 
 fn open(settings: &StateSettings) -> Result<State, Failure> {
     super::logging::start(&settings.log)?;
-    warn_if_new(settings);
-    open_state(settings, &Lifecycle::new())
+    open_existing_state(settings)
 }
 
 /// The output directory of the state environment, and no other.

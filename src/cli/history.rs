@@ -8,15 +8,15 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::process::open_state;
+use super::process::open_existing_state;
 use super::settings::StateSettings;
 use crate::batch::journal::{self, WorkerTotals};
 use crate::batch::name::WorkerName;
-use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   async-data-processor history
+  async-data-processor history --output csv > workers.csv    # RFC 4180, lines end with LF
   async-data-processor history --output json | jq '.[] | select(.errors > 0)'";
 
 /// `history`.
@@ -29,13 +29,15 @@ pub(super) struct HistoryCommand {
     output: Output,
 }
 
-/// How a result is printed.
+/// How the workers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
+enum Output {
     /// A table for people.
     Table,
     /// JSON.
     Json,
+    /// CSV for spreadsheets, with a header row.
+    Csv,
 }
 
 #[derive(Serialize)]
@@ -47,8 +49,7 @@ struct Row<'a> {
 
 pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    warn_if_new(&command.state);
-    let state = open_state(&command.state, &Lifecycle::new())?;
+    let state = open_existing_state(&command.state)?;
     let workers = {
         let txn = state.read().or_exit(Exit::Io)?;
         journal::workers(&txn, state.tables()).or_exit(Exit::Io)?
@@ -60,18 +61,11 @@ pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
                 workers.iter().map(|(worker, totals)| Row { worker: *worker, totals }).collect();
             print_json(&mut out, &rows)
         }
+        Output::Csv => print_csv(&mut out, &workers),
         Output::Table => print_table(&mut out, &workers),
     };
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
-}
-
-/// An account of nothing is right, but hardly what was asked for.
-pub(super) fn warn_if_new(settings: &StateSettings) {
-    if !settings.state_dir.exists() {
-        let state_dir = settings.state_dir.display();
-        tracing::warn!(%state_dir, "this state directory is new: is STATE_DIR the right one?");
-    }
 }
 
 /// A result as one line of JSON.
@@ -94,9 +88,7 @@ fn print_table(
     )?;
     for (worker, totals) in workers {
         let WorkerTotals { batches, messages, bytes, errors, timeouts, last_seen_ms } = totals;
-        let last_seen = i64::try_from(*last_seen_ms).ok().and_then(DateTime::from_timestamp_millis);
-        let last_seen =
-            last_seen.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default();
+        let last_seen = date_and_time(*last_seen_ms, SecondsFormat::Secs);
         let worker = worker.to_string();
         writeln!(
             out,
@@ -105,4 +97,22 @@ fn print_table(
         )?;
     }
     Ok(())
+}
+
+/// RFC 4180, but that a line ends with a newline alone, as the tools of this system expect. No
+/// field holds what would need quotes.
+fn print_csv(out: &mut impl Write, workers: &[(WorkerName, WorkerTotals)]) -> std::io::Result<()> {
+    writeln!(out, "worker,batches,messages,bytes,errors,timeouts,last_seen")?;
+    for (worker, totals) in workers {
+        let WorkerTotals { batches, messages, bytes, errors, timeouts, last_seen_ms } = totals;
+        let last_seen = date_and_time(*last_seen_ms, SecondsFormat::Millis);
+        writeln!(out, "{worker},{batches},{messages},{bytes},{errors},{timeouts},{last_seen}")?;
+    }
+    Ok(())
+}
+
+/// Milliseconds since 1970 as RFC 3339 has them; nothing for what no calendar holds.
+fn date_and_time(ms: u64, format: SecondsFormat) -> String {
+    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
+    at.map(|at| at.to_rfc3339_opts(format, true)).unwrap_or_default()
 }

@@ -15,6 +15,7 @@ mod publish;
 mod server;
 mod settings;
 mod settings_file;
+mod tap;
 mod up;
 mod verify;
 
@@ -63,6 +64,9 @@ enum Command {
     /// Lists, shows and sends again the messages that no worker could do.
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::DeadCommand),
+    /// Watches messages live without consuming them.
+    #[command(after_help = tap::EXAMPLES)]
+    Tap(tap::TapCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -95,6 +99,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
         Command::Dead(command) => dead::run(&command),
+        Command::Tap(command) => tap::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

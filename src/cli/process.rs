@@ -11,7 +11,7 @@ use super::exit::{Exit, Failure, OrExit};
 use super::settings::{CommonSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::service::Lifecycle;
-use crate::state::{OpenError, State};
+use crate::state::{OpenError, State, holds_state};
 
 /// What every part is given.
 #[derive(Clone)]
@@ -86,6 +86,21 @@ pub(super) fn open_state(settings: &StateSettings, life: &Lifecycle) -> Result<S
         };
         Failure::new(exit, error)
     })
+}
+
+/// Opens the state environment for a command that only looks, and so makes nothing: an account of a
+/// new one would be right, but hardly what was asked for.
+pub(super) fn open_existing_state(settings: &StateSettings) -> Result<State, Failure> {
+    let dir = settings.state_dir.display();
+    let wrong = match holds_state(&settings.state_dir) {
+        Ok(true) => return open_state(settings, &Lifecycle::new()),
+        Ok(false) if settings.state_dir.exists() => {
+            anyhow!("state directory {dir} is none: it has no data.mdb; is STATE_DIR right?")
+        }
+        Ok(false) => anyhow!("state directory {dir} is not there: is STATE_DIR right?"),
+        Err(error) => anyhow!("state directory {dir}: {error}; is STATE_DIR right?"),
+    };
+    Err(Failure::new(Exit::CannotCreate, wrong))
 }
 
 /// The first signal stops, the second ends at once; so does the deadline.

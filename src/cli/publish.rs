@@ -88,7 +88,7 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
 }
 
 /// The first Ctrl-C asks for a stop, the second ends at once.
-fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()

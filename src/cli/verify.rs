@@ -1,18 +1,17 @@
 //! `verify`: is every accepted message in a file, waiting, or dead?
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::exit::{Exit, Failure, OrExit};
-use super::history::{Output, print_json, warn_if_new};
-use super::process::open_state;
+use super::history::print_json;
+use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
 use crate::batch::disk::{Disk, OutputDir};
 use crate::batch::output::{check, is_bound};
 use crate::batch::verify::{Account, ShardAccount, verify};
-use crate::service::Lifecycle;
 
 pub(super) const EXAMPLES: &str = "\
 Exit code 1 if messages are missing, doubled or damaged.
@@ -37,13 +36,28 @@ pub(super) struct VerifyCommand {
     output: Output,
 }
 
+/// How the account is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// A table for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
 pub(super) fn run(command: &VerifyCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    warn_if_new(&command.state);
-    let state = open_state(&command.state, &Lifecycle::new())?;
+    let state = open_existing_state(&command.state)?;
     // Without an output directory every file counts as missing, which is what it is.
     let path = &command.output_dir.data_output_dir;
-    let disk = OutputDir::open(path).ok();
+    let disk = match OutputDir::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        opened => Some(
+            opened
+                .with_context(|| format!("output directory {}", path.display()))
+                .or_exit(Exit::CannotCreate)?,
+        ),
+    };
     if let Some(disk) = &disk
         && is_bound(&state).or_exit(Exit::Io)?
     {

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+/// LMDB's name of the file that holds everything.
+const ENVIRONMENT: &str = "data.mdb";
+
 /// Why the directory may not be used from here.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
@@ -144,24 +147,46 @@ fn namespace_id() -> io::Result<String> {
 }
 
 fn refuse_network_file_system(dir: &Path) -> Result<(), GuardError> {
-    // Magic numbers of statfs(2).
-    const NETWORK: [(i64, &str); 8] = [
-        (0x6969, "NFS"),
-        (0x517b, "SMB"),
-        (0xff53_4d42, "CIFS"),
-        (0xfe53_4d42, "SMB 2"),
-        (0x0102_1997, "9P"),
-        (0x5346_414f, "AFS"),
-        (0x00c3_6400, "Ceph"),
-        (0x0bd0_0bd0, "Lustre"),
-    ];
     let io =
         |source: rustix::io::Errno| GuardError::Io { path: dir.to_owned(), source: source.into() };
-    let kind = rustix::fs::statfs(dir).map_err(io)?.f_type;
-    match NETWORK.iter().find(|(magic, _)| i128::from(*magic) == i128::from(kind)) {
-        Some((_, kind)) => Err(GuardError::NetworkFileSystem { path: dir.to_owned(), kind }),
+    let magic = rustix::fs::statfs(dir).map_err(io)?.f_type;
+    match network_kind(i128::from(magic)) {
+        Some(kind) => Err(GuardError::NetworkFileSystem { path: dir.to_owned(), kind }),
         None => Ok(()),
     }
+}
+
+/// The kind of a network, cluster or FUSE file system by its magic number (statfs(2)); `None` for
+/// a local one. What a FUSE file system keeps of maps and locks is up to its program, and a local
+/// disk behind one (ntfs-3g) has the same number: so all of them are refused.
+fn network_kind(magic: i128) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB 2",
+        0x0102_1997 => "9P",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x7375_7245 => "Coda",
+        0x00c3_6400 => "Ceph",
+        0x0bd0_0bd0 => "Lustre",
+        0x1983_0326 => "BeeGFS",
+        0x4750_4653 => "GPFS",
+        0x7461_636f => "OCFS2",
+        0x0116_1970 => "GFS2",
+        0x6573_5546 => "FUSE",
+        0x786f_4256 => "a VirtualBox shared folder",
+        0xbacb_acbc => "a VMware shared folder",
+        _ => return None,
+    })
+}
+
+/// Whether `dir` holds a state environment; changes nothing.
+///
+/// # Errors
+/// It cannot be told: what the system said.
+pub fn holds_state(dir: &Path) -> io::Result<bool> {
+    dir.join(ENVIRONMENT).try_exists()
 }
 
 #[cfg(test)]
@@ -186,6 +211,24 @@ mod tests {
         assert_eq!(take_lock(&lock_file(dir.path()), &two).unwrap(), one);
         drop((first, same));
         assert_eq!(take_lock(&lock_file(dir.path()), &two).unwrap(), two);
+    }
+
+    #[test]
+    fn file_systems_of_a_network_a_cluster_or_a_program_are_told_from_local_ones() {
+        let refused = [
+            (0x6969, "NFS"),
+            (0xff53_4d42, "CIFS"),
+            (0x6573_5546, "FUSE"),
+            (0x4750_4653, "GPFS"),
+            (0x7461_636f, "OCFS2"),
+        ];
+        for (magic, kind) in refused {
+            assert_eq!(network_kind(magic), Some(kind));
+        }
+        // ext4, XFS, Btrfs, tmpfs, overlayfs, ZFS.
+        for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1] {
+            assert_eq!(network_kind(magic), None, "{magic:x}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 
 pub use committer::Job;
 pub use durable::create_durable;
-pub use guard::GuardError;
+pub use guard::{GuardError, holds_state};
 use tables::FORMAT;
 pub use tables::{Table, Tables};
 

@@ -249,6 +249,9 @@ fn text_that_is_no_utf_8_or_no_text_at_all_is_not_stored() {
     }
     let gzip = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x8b\x8e\x05\0)\xbbL\r\x02\0\0\0";
     bench.refuses(gzip, 400, "not UTF-8: byte 1 is the first");
+    let answer = request(bench.address, "POST", "/message", &[("Content-Encoding", "gzip")], gzip);
+    assert!(error_text(&answer, 415, "gzip").contains("gzip is not read here"), "{answer:?}");
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
     let binary: Vec<u8> = (0..=255).cycle().take(4096).collect();
     bench.refuses(&binary, 400, "not UTF-8: byte 128 is the first");
     bench.refuses(&[0; 1000], 400, "malformed JSON");

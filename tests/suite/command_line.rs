@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 10] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -18,6 +18,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["publish"],
     &["verify"],
     &["history"],
+    &["tap"],
     &["config"],
     &["config", "check"],
 ];
@@ -73,7 +74,11 @@ fn wrong_usage_is_told_apart_and_stores_nothing() {
         (&["server", "--port", "65536"], "65536 is not in 0..=65535"),
         (&["up", "--shards-count", "0"], "0 is not in 1..=256"),
         (&["up", "--log", "a=b=c"], "invalid value 'a=b=c' for '--log <FILTER>'"),
-        (&["history", "--output", "xml"], "[possible values: table, json]"),
+        (&["history", "--output", "xml"], "[possible values: table, json, csv]"),
+        (&["verify", "--output", "csv"], "[possible values: table, json]"),
+        (&["tap", "--from", "then"], "it may be now, waiting, or an offset"),
+        (&["tap", "--shard", "256"], "256 is not in 0..256"),
+        (&["tap", "--count", "0"], "0 is not in 1.."),
         (&["verify", "extra"], "unexpected argument 'extra'"),
         (&["history", "--config"], "a value is required for '--config <FILE>'"),
         (&["config"], "Usage: async-data-processor config"),

@@ -29,3 +29,4 @@ mod survive_calls;
 mod survive_output;
 mod survive_signals;
 mod survive_space;
+mod tap;

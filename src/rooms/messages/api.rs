@@ -19,6 +19,7 @@ use axum::{Extension, Router};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::encoding::refuse_coded;
 use super::entry::{self, Entries, Refused, Wrong};
 use super::receipt;
 use crate::broker::{IdempotencyKey, Publish, PublishError, Published, Unit};
@@ -71,6 +72,7 @@ async fn post_message(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
+    refuse_coded(&headers)?;
     let key = idempotency_key(&headers)?;
     let received = api.bodies.read(body).await?;
     let body = &received.bytes;

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod consume;
+mod encoding;
 pub mod entry;
 pub mod process;
 pub mod receipt;

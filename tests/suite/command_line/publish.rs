@@ -149,6 +149,8 @@ fn a_pipe_that_stays_open_is_stored_as_it_goes_and_ctrl_c_says_how_far() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut pipe = child.stdin.take().unwrap();
+        let made = || rig.state().join("data.mdb").exists().then_some(());
+        wait_for("the state directory to be made", made);
         for count in [3, 5] {
             pipe.write_all(&text(&entries(count))).unwrap();
             let sum = if count == 3 { 3 } else { 8 };

@@ -15,7 +15,7 @@ fn a_state_directory_that_cannot_be_is_told_with_its_path() {
         .chain([component, path, "/dev/null".into()])
     {
         rig.set("STATE_DIR", odd.display());
-        for command in ["server", "message-consumer", "up", "publish", "verify", "history"] {
+        for command in ["server", "message-consumer", "up", "publish"] {
             let said = refused(&rig.run(&[command]), if odd == *"/proc" { 78 } else { 73 });
             let said = last_line(&said);
             assert!(said.starts_with("error: state directory "), "{said}");
@@ -61,7 +61,7 @@ fn a_relative_state_directory_and_none_at_all_work() {
         [("HOME", ".local/state/async-data-processor"), ("XDG_STATE_HOME", "async-data-processor")]
     {
         let home = tempfile::tempdir().unwrap();
-        let mut command = rig.command(&["verify"]);
+        let mut command = rig.command(&["publish"]);
         command.env_remove("STATE_DIR").env(variable, home.path());
         assert_eq!(command.output().unwrap().status.code(), Some(0));
         assert!(home.path().join(below).join("data.mdb").exists(), "{variable}");
@@ -69,20 +69,45 @@ fn a_relative_state_directory_and_none_at_all_work() {
 }
 
 #[test]
-fn a_new_state_directory_is_right_but_not_without_a_word() {
+fn a_tool_refuses_a_state_directory_that_is_none_and_makes_nothing() {
+    let mut rig = Rig::new();
+    let folder = rig.dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let file = rig.dir.path().join("file");
+    std::fs::write(&file, "not a directory").unwrap();
+    for (path, said_so) in [
+        (rig.dir.path().join("mistyped"), "is not there: is STATE_DIR right?"),
+        (folder.join("a/b"), "is not there: is STATE_DIR right?"),
+        (folder.clone(), "is none: it has no data.mdb; is STATE_DIR right?"),
+        ("/proc".into(), "is none: it has no data.mdb; is STATE_DIR right?"),
+        (file.clone(), "Not a directory"),
+        (file.join("below"), "Not a directory"),
+        (rig.dir.path().join("x".repeat(256)), "File name too long"),
+    ] {
+        rig.set("STATE_DIR", path.display());
+        for arguments in [&["verify"][..], &["history", "--output", "json"], &["tap"]] {
+            let said = refused(&rig.run(arguments), 73);
+            let expected = format!("error: state directory {}", path.display());
+            assert!(said.starts_with(&expected), "{said}");
+            assert!(said.contains(said_so), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(rig.dir.path()).unwrap().count(), 2);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "not a directory");
+}
+
+#[test]
+fn a_new_state_directory_is_made_by_whatever_stores_and_its_account_is_right() {
     let rig = Rig::new();
+    assert_eq!(rig.run_with_input(&["publish"], b"").status.code(), Some(0));
     let output = rig.run(&["verify"]);
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
     assert!(stdout(&output).ends_with("accepted 0 = in files 0 + waiting 0 + dead 0\nok\n"));
-    assert!(stderr(&output).contains("this state directory is new"), "{}", stderr(&output));
-    let again = rig.run(&["verify"]);
-    assert_eq!((again.status.code(), stderr(&again).as_str()), (Some(0), ""));
     let account = rig.verify(&["--allow-taken-away"]);
     assert_eq!((&account["ok"], &account["accepted"]), (&true.into(), &0.into()));
-    let other = Rig::new();
-    let history = other.run(&["history", "--output", "json"]);
-    assert_eq!(stdout(&history), "[]\n");
-    assert!(stderr(&history).contains("this state directory is new"));
+    assert_eq!(stdout(&rig.run(&["history", "--output", "json"])), "[]\n");
 }
 
 #[test]
