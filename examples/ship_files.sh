@@ -17,7 +17,7 @@ mkdir -p "$TARGET"
 
 # Pathname expansion passes over names with a dot: the marker and the staging folder.
 shopt -s nullglob
-for file in "$OUTPUT"/*/*/*.jsonl; do
+for file in "$OUTPUT"/*/*/*.jsonl "$OUTPUT"/*/*/*.jsonl.zst; do
     name=${file##*/}
     if [[ -e $TARGET/$name ]]; then
         # Killed between the rename and the removal; anything else is not ours to decide.

@@ -133,3 +133,11 @@ fn a_log_line_comes_out_as_it_went_in() {
         ["", "  tab here, ünï, 日本", "ok", "say \"hi\" to C:\\new\\\"x\\\\"].map(str::to_owned);
     assert_eq!(values, expected);
 }
+
+#[test]
+fn what_a_program_refuses_is_a_dead_letter_until_it_is_sent_again() {
+    let printed = Example::new("through_program.sh").succeed();
+    let expected = "{\"stored\":3,\"lines\":3}\none\nthree\n\"messages\":1,\n\
+                    {\"files\":1,\"messages\":1}\none\nthree\ntwo\n";
+    assert_eq!(printed, expected);
+}

@@ -5,8 +5,19 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 8] =
-    ["server", "message-consumer", "up", "publish", "verify", "history", "tap", "config check"];
+pub(super) const ALL: [&str; 11] = [
+    "server",
+    "message-consumer",
+    "up",
+    "publish",
+    "verify",
+    "history",
+    "tap",
+    "dead list",
+    "dead show",
+    "dead resend",
+    "config check",
+];
 
 /// An option of a command.
 #[derive(Debug, Clone)]
