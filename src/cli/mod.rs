@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Here alone the parts are put together, so here
 //! alone a backend is named.
 
+mod bench;
 mod config;
 mod exit;
 mod history;
@@ -58,6 +59,9 @@ enum Command {
     /// Shows what each worker has done, ever.
     #[command(after_help = history::EXAMPLES)]
     History(history::HistoryCommand),
+    /// Loads a running server and says how fast it is, at what cost, and what arrives.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::BenchCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -89,6 +93,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

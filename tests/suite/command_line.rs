@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 11] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -18,6 +18,8 @@ const COMMANDS: [&[&str]; 9] = [
     &["publish"],
     &["verify"],
     &["history"],
+    &["bench"],
+    &["bench", "limit"],
     &["config"],
     &["config", "check"],
 ];

@@ -5,8 +5,17 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 7] =
-    ["server", "message-consumer", "up", "publish", "verify", "history", "config check"];
+pub(super) const ALL: [&str; 9] = [
+    "server",
+    "message-consumer",
+    "up",
+    "publish",
+    "verify",
+    "history",
+    "bench",
+    "bench limit",
+    "config check",
+];
 
 /// An option of a command.
 #[derive(Debug, Clone)]
@@ -68,7 +77,7 @@ fn code(text: &str) -> String {
 
 /// The settings, in the order of `up --help`.
 pub(super) fn expected_settings() -> Vec<Vec<String>> {
-    let order = ["up", "server", "message-consumer", "publish", "verify", "history"];
+    let order = ["up", "server", "message-consumer", "publish", "verify", "history", "bench"];
     let mut settings: Vec<(Opt, Vec<&str>)> = Vec::new();
     for command in order {
         for option in options(command).into_iter().filter(|option| option.variable.is_some()) {
