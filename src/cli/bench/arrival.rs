@@ -23,8 +23,8 @@ const END_POLL_NS: i64 = 100_000_000;
 /// What was seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// When the file of each number came into place, after the beginning.
-    pub(super) at: HashMap<u64, Duration>,
+    /// When the file of each number came into place.
+    pub(super) at: HashMap<u64, Instant>,
     /// The longest that seeing a file was held up by those before it; to this comes the time in
     /// which the kernel wakes a thread.
     pub(super) resolution: Duration,
@@ -42,20 +42,19 @@ struct Watcher {
     output: PathBuf,
     /// The folders watched, relative to the output directory, by their watch.
     folders: HashMap<i32, PathBuf>,
-    began: Instant,
     seen: Seen,
 }
 
 impl Arrivals {
-    /// Watches `output`; times count from `began`.
+    /// Watches `output`.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn start(output: &Path, began: Instant) -> io::Result<Self> {
+    pub(super) fn start(output: &Path) -> io::Result<Self> {
         let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let output = output.to_owned();
         let (folders, seen) = (HashMap::new(), Seen::default());
-        let mut watcher = Watcher { inotify, output, folders, began, seen };
+        let mut watcher = Watcher { inotify, output, folders, seen };
         watcher.add(Path::new(""))?;
         let end = Lifecycle::new();
         let ending = end.clone();
@@ -123,7 +122,6 @@ impl Watcher {
     fn take(&mut self, folder: &Path, file: &OsStr, at: Instant) -> io::Result<()> {
         let Some(file) = file.to_str() else { return Ok(()) };
         if let Some((number, _)) = name::parse_final(file) {
-            let at = at.saturating_duration_since(self.began);
             self.seen.at.entry(number).or_insert(at);
         } else if name::is_folder(folder, file) {
             self.add(&folder.join(file))?;
@@ -164,7 +162,7 @@ mod tests {
             std::fs::rename(&aside, folder.join(name)).unwrap();
         };
         file("06", 1);
-        let arrivals = Arrivals::start(dir.path(), Instant::now()).unwrap();
+        let arrivals = Arrivals::start(dir.path()).unwrap();
         file("06", 2);
         file("07", 3);
         std::fs::write(dir.path().join("2026-11-22/07/notes"), "x").unwrap();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -41,8 +41,9 @@ pub(super) fn newer_than(disk: &dyn Disk, newest: u64) -> anyhow::Result<Vec<(u6
 /// When the messages of the run were sent, and their files seen.
 #[derive(Debug)]
 pub(super) struct EndToEnd<'a> {
-    /// By request.
+    /// By request, after `began`.
     pub(super) sent: &'a [Duration],
+    pub(super) began: Instant,
     pub(super) entries: u64,
     pub(super) seen: &'a Seen,
     /// From sent to seen.
@@ -53,7 +54,7 @@ impl EndToEnd<'_> {
     fn meet(&mut self, number: u64, file: u64) {
         let request = usize::try_from(number / self.entries).unwrap_or(usize::MAX);
         if let (Some(sent), Some(seen)) = (self.sent.get(request), self.seen.at.get(&file)) {
-            self.times.record(seen.saturating_sub(*sent));
+            self.times.record(seen.saturating_duration_since(self.began + *sent));
         }
     }
 }
@@ -139,12 +140,14 @@ mod tests {
         let files = newer_than(&disk, 4).unwrap();
         assert_eq!(files.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [5, 6]);
         let mut tally = Tally::new(&[Fate::Accepted; 4], 1);
-        let seen = Seen { at: [(5, Duration::from_secs(9))].into(), ..Seen::default() };
-        let sent = [Duration::from_secs(1); 4];
-        let mut end_to_end = EndToEnd { sent: &sent, entries: 1, seen: &seen, times: Times::new() };
+        let began = Instant::now();
+        let seen = Seen { at: [(5, began + Duration::from_secs(9))].into(), ..Seen::default() };
+        let (sent, seen, times) = (&[Duration::from_secs(1); 4], &seen, Times::new());
+        let mut end_to_end = EndToEnd { sent, began, entries: 1, seen, times };
         let others = read_back(&disk, &files, &marks, &mut tally, Some(&mut end_to_end)).unwrap();
         let verdict = tally.finish();
         assert_eq!((others, verdict.in_files, verdict.lost, verdict.doubled), (1, 3, 1, 0));
-        assert_eq!(end_to_end.times.percentiles().unwrap().count, 2);
+        let times = end_to_end.times.percentiles().unwrap();
+        assert_eq!((times.count, (times.p50 / 100.0).round()), (2, 80.0));
     }
 }

@@ -295,9 +295,8 @@ fn measure_http(
         duration: Some(duration),
         requests_max: u64::MAX,
         keep_sent: false,
-        began: Instant::now(),
     };
-    let outcome = load::run(plan, life, |_| {}).context("starting the client");
+    let outcome = load::run(plan, life, |_, _| {}).context("starting the client");
     let outcome = outcome.or_exit(Exit::Unavailable)?;
     let client = client_cpu().saturating_sub(client_before);
     let accepted = outcome.accepted(entries);

@@ -62,8 +62,6 @@ pub(super) struct Plan {
     pub(super) requests_max: u64,
     /// Keep when each request was sent.
     pub(super) keep_sent: bool,
-    /// What the times count from.
-    pub(super) began: Instant,
 }
 
 /// What came of it.
@@ -71,11 +69,13 @@ pub(super) struct Plan {
 pub(super) struct Outcome {
     /// What became of each request, by number.
     pub(super) fates: Vec<Fate>,
-    /// When each request was sent, or due, after `Plan::began`; empty if it was not to be kept.
+    /// When it began: all times count from here.
+    pub(super) began: Instant,
+    /// When each request was sent, or due; empty if it was not to be kept.
     pub(super) sent: Vec<Duration>,
     /// From sent, or due, to 201.
     pub(super) latency: Times,
-    /// How often what else came: a status, or what went wrong.
+    /// How often what else came: a status, or what went wrong, attempts to connect included.
     pub(super) errors: BTreeMap<String, u64>,
     /// The first answer that was no 201.
     pub(super) first_refusal: Option<String>,
@@ -104,15 +104,21 @@ struct Shared {
     due: Option<Arc<Semaphore>>,
     /// How many requests there are at most.
     last: u64,
+    began: Instant,
     accepted: Cell<u64>,
     outcome: RefCell<Outcome>,
 }
 
-/// Runs the load to its end; `tick` is told now and then how many messages are accepted.
+/// Runs the load to its end; `tick` is told now and then how many messages are accepted, and how
+/// long it has been running.
 ///
 /// # Errors
 /// The runtime does not start.
-pub(super) fn run(plan: Plan, life: &Lifecycle, mut tick: impl FnMut(u64)) -> io::Result<Outcome> {
+pub(super) fn run(
+    plan: Plan,
+    life: &Lifecycle,
+    mut tick: impl FnMut(u64, Duration),
+) -> io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shared = Rc::new(Shared::new(plan, life.clone()));
     let (pace, due, connections) = (shared.pace(), shared.due.clone(), shared.plan.connections);
@@ -128,12 +134,13 @@ pub(super) fn run(plan: Plan, life: &Lifecycle, mut tick: impl FnMut(u64)) -> io
         over.stop();
     });
     // Tasks that were cut off still hold it.
-    Ok(shared.outcome.replace(Outcome::new()))
+    Ok(shared.outcome.replace(Outcome::new(shared.began)))
 }
 
 impl Outcome {
-    fn new() -> Self {
+    fn new(began: Instant) -> Self {
         Self {
+            began,
             fates: Vec::new(),
             sent: Vec::new(),
             latency: Times::new(),
@@ -152,12 +159,14 @@ impl Shared {
             (Some(schedule), Some(duration)) => schedule.count(duration).min(plan.requests_max),
             _ => plan.requests_max,
         };
+        let began = Instant::now();
         Self {
             last,
+            began,
             expected: format!("{{\"accepted\":{},", plan.entries).into_bytes(),
             due: plan.schedule.map(|_| Arc::new(Semaphore::new(0))),
             accepted: Cell::new(0),
-            outcome: RefCell::new(Outcome::new()),
+            outcome: RefCell::new(Outcome::new(began)),
             plan,
             life,
         }
@@ -165,12 +174,12 @@ impl Shared {
 
     /// Which requests are due, in an open loop.
     fn pace(&self) -> Option<Pace> {
-        let Plan { schedule, began, .. } = self.plan;
-        Some(Pace { schedule: schedule?, began, last: self.last })
+        let schedule = self.plan.schedule?;
+        Some(Pace { schedule, began: self.began, last: self.last })
     }
 
     /// All connections, until the last one has nothing more to do.
-    async fn talk(self: &Rc<Self>, tick: &mut impl FnMut(u64)) {
+    async fn talk(self: &Rc<Self>, tick: &mut impl FnMut(u64, Duration)) {
         let mut tasks = JoinSet::new();
         for _ in 0..self.plan.connections {
             let shared = Rc::clone(self);
@@ -188,7 +197,7 @@ impl Shared {
         loop {
             tokio::select! {
                 ended = tasks.join_next() => if ended.is_none() { return },
-                _ = ticks.tick() => tick(self.accepted.get()),
+                _ = ticks.tick() => tick(self.accepted.get(), self.began.elapsed()),
                 () = &mut cut => return,
             }
         }
@@ -200,7 +209,7 @@ impl Shared {
             due.acquire().await.ok()?.forget();
         }
         let number = self.outcome.borrow().fates.len() as u64;
-        let elapsed = self.plan.began.elapsed();
+        let elapsed = self.began.elapsed();
         let in_time = self.plan.schedule.is_some()
             || self.plan.duration.is_none_or(|duration| elapsed < duration);
         if !in_time || number >= self.last || self.life.is_stopping() {
@@ -226,7 +235,7 @@ impl Shared {
                 match Connection::open(self.plan.target.address).await {
                     Ok(fresh) => connection = fresh,
                     Err(error) => {
-                        self.count(error_name(&error));
+                        self.count(cannot_connect(&error));
                         continue;
                     }
                 }
@@ -245,7 +254,7 @@ impl Shared {
         while !self.life.is_stopping() {
             match Connection::open(self.plan.target.address).await {
                 Ok(connection) => return Some(connection),
-                Err(error) => self.count(error_name(&error)),
+                Err(error) => self.count(cannot_connect(&error)),
             }
             if began.elapsed() > GONE_PATIENCE {
                 self.outcome.borrow_mut().is_gone = true;
@@ -264,7 +273,7 @@ impl Shared {
         number: u64,
     ) -> Option<Connection> {
         let since = match self.plan.schedule {
-            Some(schedule) => self.plan.began + schedule.intended(number),
+            Some(schedule) => self.began + schedule.intended(number),
             None => Instant::now(),
         };
         let exchanged = timeout(ANSWER_PATIENCE, connection.exchange(request.bytes())).await;
@@ -289,7 +298,7 @@ impl Shared {
     /// Takes note of an answer; how long to pause after it.
     fn take(&self, answer: &Answer<'_>, number: u64, since: Instant) -> Option<Duration> {
         let mut outcome = self.outcome.borrow_mut();
-        outcome.elapsed = self.plan.began.elapsed();
+        outcome.elapsed = self.began.elapsed();
         let accepted = answer.status == 201 && answer.body.starts_with(&self.expected);
         let fate = match answer.status {
             201 if accepted => Fate::Accepted,
@@ -315,6 +324,10 @@ impl Shared {
     fn count(&self, error: String) {
         *self.outcome.borrow_mut().errors.entry(error).or_default() += 1;
     }
+}
+
+fn cannot_connect(error: &io::Error) -> String {
+    format!("cannot connect: {}", error.kind())
 }
 
 fn error_name(error: &io::Error) -> String {

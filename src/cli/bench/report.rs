@@ -35,7 +35,7 @@ pub(super) struct Report {
     pub(super) end_to_end_ms: Option<Percentiles>,
     /// By how much a file may have been seen too late, in milliseconds.
     pub(super) end_to_end_resolution_ms: Option<f64>,
-    /// Requests that were not accepted, by status or reason.
+    /// What came instead of a 201, by status or reason, attempts to connect included.
     pub(super) errors: BTreeMap<String, u64>,
     pub(super) retry_after_waits: u64,
     /// The processes of the server, to the last file in place.
@@ -80,7 +80,7 @@ impl Report {
         self.print_times(out)?;
         self.print_costs(out)?;
         for (error, count) in &self.errors {
-            row(out, "not accepted", &count.to_string(), &format!("requests: {error}"))?;
+            row(out, "not accepted", &count.to_string(), &format!("times: {error}"))?;
         }
         if self.retry_after_waits > 0 {
             row(out, "", &count(self.retry_after_waits), "waits, as Retry-After asked")?;

@@ -11,7 +11,7 @@ use super::command::{BenchCommand, progress_bar};
 use super::drain::{self, Drained, Mark};
 use super::files::{self, EndToEnd};
 use super::latency::Times;
-use super::load::{self, Outcome, Plan};
+use super::load::{self, Fate, Outcome, Plan};
 use super::marks::Marks;
 use super::meter::{self, Cost, Meter, as_f64, per_million};
 use super::probe;
@@ -38,7 +38,6 @@ struct Run<'a> {
     before: Option<(State, Mark)>,
     commits_before: Option<u64>,
     meter: Meter,
-    began: Instant,
     arrivals: Option<Arrivals>,
 }
 
@@ -111,9 +110,8 @@ impl<'a> Run<'a> {
             (pids, _) => pids.to_vec(),
         };
         let commits_before = probe::commits(&target);
-        let began = Instant::now();
         let output = output_path(command);
-        let arrivals = command.end_to_end.then(|| Arrivals::start(&output, began)).transpose();
+        let arrivals = command.end_to_end.then(|| Arrivals::start(&output)).transpose();
         let watching = || format!("watching output directory {}", output.display());
         Ok(Self {
             command,
@@ -123,17 +121,14 @@ impl<'a> Run<'a> {
             before,
             commits_before,
             meter: Meter::start(&pids),
-            began,
             arrivals: arrivals.with_context(watching).or_exit(Exit::CannotCreate)?,
         })
     }
 
     fn send(&mut self) -> Result<Outcome, Failure> {
-        let Self { command, life, target, marks, meter, began, .. } = self;
+        let Self { command, life, target, marks, meter, .. } = self;
         let duration = Duration::from_secs(command.duration);
         let duration = command.count.is_none().then_some(duration);
-        // From here on time counts: what came before is not the server's.
-        let lead = began.elapsed();
         let plan = Plan {
             request: Request::new(target, marks.clone(), command.entries),
             target: target.clone(),
@@ -143,15 +138,12 @@ impl<'a> Run<'a> {
             duration,
             requests_max: command.requests_max(marks.capacity())?,
             keep_sent: command.end_to_end,
-            began: *began + lead,
         };
         let full = duration.map(|duration| duration.as_millis());
         let full = full.and_then(|full| u64::try_from(full).ok()).or(command.count);
         let bar = progress_bar(full);
-        let sending = plan.began;
-        let outcome = load::run(plan, life, |accepted| {
+        let outcome = load::run(plan, life, |accepted, elapsed| {
             meter.sample();
-            let elapsed = sending.elapsed();
             let passed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             bar.set_position(if duration.is_some() { passed } else { accepted });
             bar.set_message(format!("{accepted} accepted, {:.0}/s", rate(accepted, elapsed)));
@@ -169,21 +161,16 @@ impl<'a> Run<'a> {
             after.not_verified = Some("--no-drain".to_owned());
             return Ok(after);
         };
-        let mark = Mark::read(state).or_exit(Exit::Io)?;
-        let bar = progress_bar(None);
-        let patience = Duration::from_secs(self.command.drain_seconds);
-        let mut sampled = Instant::now();
-        let meter = &mut self.meter;
-        let drained = drain::wait(&mark, state, patience, self.life, |waiting| {
-            if sampled.elapsed() >= load::TICK {
-                sampled = Instant::now();
-                meter.sample();
-                bar.set_message(format!("{waiting} wait for files"));
-            }
-        });
-        bar.finish_and_clear();
+        let mut mark = Mark::read(state).or_exit(Exit::Io)?;
+        let mut drained = drain(self.command, self.life, &mut self.meter, state, &mark)?;
         after.costs = self.meter.costs(accepted);
-        let last = match drained.or_exit(Exit::Io)? {
+        // A request whose answer never came may be stored only now, and must be whole then.
+        let is_open = outcome.fates.contains(&Fate::Unknown);
+        if let (Drained::All(_), true) = (drained, is_open) {
+            mark = Mark::read(state).or_exit(Exit::Io)?;
+            drained = drain(self.command, self.life, &mut self.meter, state, &mark)?;
+        }
+        let last = match drained {
             Drained::All(last) => last,
             Drained::Interrupted(waiting) => {
                 after.not_verified = Some(format!("Ctrl-C, while {waiting} messages wait"));
@@ -196,7 +183,7 @@ impl<'a> Run<'a> {
                 return Ok(after);
             }
         };
-        after.drained = Some(last.saturating_duration_since(self.began));
+        after.drained = Some(last.saturating_duration_since(outcome.began));
         let now = Mark::read(state).or_exit(Exit::Io)?;
         after.files = Some(now.batches - before.batches);
         let seen = self.arrivals.take().map(Arrivals::finish).transpose();
@@ -223,8 +210,8 @@ impl<'a> Run<'a> {
         let files = files::newer_than(&disk, newest).with_context(reading).or_exit(Exit::Io)?;
         let mut tally = Tally::new(&outcome.fates, entries);
         let mut end_to_end = seen.map(|seen| {
-            let sent = &outcome.sent;
-            EndToEnd { sent, entries, seen, times: Times::new() }
+            let Outcome { sent, began, .. } = outcome;
+            EndToEnd { sent, began: *began, entries, seen, times: Times::new() }
         });
         files::read_back(&disk, &files, &self.marks, &mut tally, end_to_end.as_mut())
             .with_context(reading)
@@ -270,6 +257,28 @@ impl<'a> Run<'a> {
             not_verified: after.not_verified,
         }
     }
+}
+
+/// Waits until all messages below `mark` are in files.
+fn drain(
+    command: &BenchCommand,
+    life: &Lifecycle,
+    meter: &mut Meter,
+    state: &State,
+    mark: &Mark,
+) -> Result<Drained, Failure> {
+    let bar = progress_bar(None);
+    let patience = Duration::from_secs(command.drain_seconds);
+    let mut sampled = Instant::now();
+    let drained = drain::wait(mark, state, patience, life, |waiting| {
+        if sampled.elapsed() >= load::TICK {
+            sampled = Instant::now();
+            meter.sample();
+            bar.set_message(format!("{waiting} wait for files"));
+        }
+    });
+    bar.finish_and_clear();
+    drained.or_exit(Exit::Io)
 }
 
 /// The state environment of the server, which must be there already.
