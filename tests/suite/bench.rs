@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -218,16 +219,33 @@ fn a_token_comes_from_a_file_and_is_asked_for() {
     assert!(!said.contains("s3cret"));
 }
 
-/// A server that answers what it is told, request by request; `None` closes the connection.
-fn scripted(answers: Vec<Option<String>>) -> SocketAddr {
+/// What a server does with a request.
+#[derive(Clone)]
+enum Step {
+    Answer(String),
+    /// Closes the connection instead.
+    Close,
+    /// Answers only after so long.
+    Stall(Duration, String),
+}
+
+/// A server that does what it is told, request by request.
+fn scripted(steps: Vec<Step>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut answers = answers.into_iter();
+    let mut steps = steps.into_iter();
     std::thread::spawn(move || {
-        while answers.len() > 0 {
+        while steps.len() > 0 {
             let (mut stream, _) = listener.accept().unwrap();
-            while let Some(answer) = read_request(&mut stream).and_then(|()| answers.next()) {
-                let Some(answer) = answer else { break };
+            while let Some(step) = read_request(&mut stream).and_then(|()| steps.next()) {
+                let answer = match step {
+                    Step::Close => break,
+                    Step::Answer(answer) => answer,
+                    Step::Stall(time, answer) => {
+                        std::thread::sleep(time);
+                        answer
+                    }
+                };
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         }
@@ -237,6 +255,11 @@ fn scripted(answers: Vec<Option<String>>) -> SocketAddr {
 
 fn scripted_answer(head: &str, body: &str) -> String {
     format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// The answer to the probe.
+fn welcome() -> String {
+    scripted_answer("201 Created", "{\"accepted\":0,\"receipt\":\"0123abcd\"}")
 }
 
 /// Reads one request; `None` at the end of the connection.
@@ -257,23 +280,22 @@ fn read_request(stream: &mut TcpStream) -> Option<()> {
 #[test]
 fn what_is_no_201_is_counted_and_never_accepted() {
     let rig = Rig::new();
-    let welcome = scripted_answer("201 Created", "{\"accepted\":0,\"receipt\":\"0123abcd\"}");
-    let none = scripted_answer("404 Not Found", "");
+    let (welcome, none) = (welcome(), scripted_answer("404 Not Found", ""));
     let busy = scripted_answer("503 Service Unavailable\r\nRetry-After: 0", "busy");
     let stored = scripted_answer("201 Created", "{\"accepted\":10,\"receipt\":\"0123abcd\"}");
     let fewer = scripted_answer("201 Created", "{\"accepted\":9,\"receipt\":\"0123abcd\"}");
     // The probe, the figures before, the load, the figures after.
-    let answers = [
-        Some(welcome),
-        Some(none.clone()),
-        Some(busy),
-        Some(stored.clone()),
-        None,
-        Some(fewer),
-        Some(stored),
-        Some(none),
+    let steps = [
+        Step::Answer(welcome),
+        Step::Answer(none.clone()),
+        Step::Answer(busy),
+        Step::Answer(stored.clone()),
+        Step::Close,
+        Step::Answer(fewer),
+        Step::Answer(stored),
+        Step::Answer(none),
     ];
-    let address = scripted(answers.to_vec());
+    let address = scripted(steps.to_vec());
     let arguments = ["--entries", "10", "--count", "50", "--connections", "1", "--no-drain"];
     let (found, _) = figures(&bench(&rig, address, &arguments).output().unwrap(), 0);
     assert_eq!((&found["accepted"], &found["requests"]), (&20.into(), &5.into()), "{found}");
@@ -285,6 +307,25 @@ fn what_is_no_201_is_counted_and_never_accepted() {
         (&found["retry_after_waits"], &found["latency_ms"]["count"]),
         (&1.into(), &2.into())
     );
+}
+
+#[test]
+fn a_stalled_server_is_not_flattered_in_an_open_loop() {
+    let rig = Rig::new();
+    let none = scripted_answer("404 Not Found", "");
+    let stored = scripted_answer("201 Created", "{\"accepted\":1,\"receipt\":\"0123abcd\"}");
+    // All 20 requests are due within 0.2 s, the first answer comes after 1 s, the others at once.
+    let mut steps = vec![Step::Answer(welcome()), Step::Answer(none.clone())];
+    steps.push(Step::Stall(Duration::from_secs(1), stored.clone()));
+    steps.extend(vec![Step::Answer(stored); 19]);
+    steps.push(Step::Answer(none));
+    let address = scripted(steps);
+    let arguments = ["--entries", "1", "--count", "20", "--rate", "100", "--connections", "1"];
+    let arguments = [&arguments[..], &["--no-drain"]].concat();
+    let (found, _) = figures(&bench(&rig, address, &arguments).output().unwrap(), 0);
+    assert_eq!(found["latency_ms"]["count"], 20);
+    let p50 = found["latency_ms"]["p50"].as_f64();
+    assert!(p50 > Some(750.0), "what waited behind the stall counts from when it was due: {found}");
 }
 
 #[test]

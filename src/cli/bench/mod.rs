@@ -4,6 +4,8 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`marks`] | how messages of a run are told from all others |
+//! | [`command`], [`run`] | the command line; one run from start to end |
+//! | [`probe`] | is there a server, and is it the right one? |
 //! | [`target`], [`request`], [`http`] | what is sent, and over what |
 //! | [`schedule`], [`pacer`], [`load`] | when it is sent: closed and open loop |
 //! | [`latency`], [`arrival`], [`meter`] | times, files as they come, CPU and memory |
