@@ -7,11 +7,10 @@ use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
-use super::history::print_json;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
-use super::verify::Output;
 use crate::batch::dead::{self, DeadError, DeadRow};
 use crate::batch::disk::OutputDir;
 use crate::batch::output::check;

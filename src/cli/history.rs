@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::open_existing_state;
 use super::settings::StateSettings;
@@ -66,12 +67,6 @@ pub(super) fn run(command: &HistoryCommand) -> Result<Exit, Failure> {
     };
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
-}
-
-/// A result as one line of JSON.
-pub(super) fn print_json(out: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    writeln!(out)
 }
 
 fn print_table(

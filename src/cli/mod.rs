@@ -3,7 +3,9 @@
 //! Results go to stdout, everything else to stderr. Here alone the parts are put together, so here
 //! alone a backend is named.
 
+mod answer;
 mod batch_settings;
+mod bench;
 mod config;
 mod dead;
 mod exit;
@@ -67,6 +69,9 @@ enum Command {
     /// Watches messages live without consuming them.
     #[command(after_help = tap::EXAMPLES)]
     Tap(tap::TapCommand),
+    /// Loads a running server and says how fast it is, at what cost, and what arrives.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::BenchCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -100,6 +105,7 @@ pub fn main() -> std::process::ExitCode {
         Command::History(command) => history::run(&command),
         Command::Dead(command) => dead::run(&command),
         Command::Tap(command) => tap::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

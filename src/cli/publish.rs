@@ -15,8 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
-use super::history::print_json;
 use super::process::open_state;
 use super::settings::{ShardSettings, StateSettings};
 use crate::broker::embedded::{EmbeddedBroker, KeyRetention};

@@ -49,10 +49,10 @@ impl Sources {
     pub(super) fn apply(&self, command: Command) -> Command {
         let names: Vec<_> =
             command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        let command = command.mut_args(without_empty_variable);
-        names.into_iter().fold(command, |command, name| {
-            command.mut_subcommand(name, |sub| sub.mut_args(|arg| self.apply_to(arg)))
-        })
+        let command = command.mut_args(|arg| self.apply_to(arg));
+        names
+            .into_iter()
+            .fold(command, |command, name| command.mut_subcommand(name, |sub| self.apply(sub)))
     }
 
     /// An argument, with the file's value as its default.

@@ -3,10 +3,10 @@
 use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
-use super::history::print_json;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
 use crate::batch::disk::{Disk, OutputDir};
@@ -34,15 +34,6 @@ pub(super) struct VerifyCommand {
     /// How it is printed.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output: Output,
-}
-
-/// How the account is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
-    /// A table for people.
-    Table,
-    /// JSON.
-    Json,
 }
 
 pub(super) fn run(command: &VerifyCommand) -> Result<Exit, Failure> {

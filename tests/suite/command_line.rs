@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 16] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -19,6 +19,12 @@ const COMMANDS: [&[&str]; 10] = [
     &["verify"],
     &["history"],
     &["tap"],
+    &["dead"],
+    &["dead", "list"],
+    &["dead", "show"],
+    &["dead", "resend"],
+    &["bench"],
+    &["bench", "limit"],
     &["config"],
     &["config", "check"],
 ];

@@ -9,6 +9,7 @@
 mod adoption;
 mod bad_input;
 mod bad_input_fuzz;
+mod bench;
 mod command_line;
 mod commit_faults;
 mod examples;

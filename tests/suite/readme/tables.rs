@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 11] = [
+pub(super) const ALL: [&str; 13] = [
     "server",
     "message-consumer",
     "up",
@@ -16,6 +16,8 @@ pub(super) const ALL: [&str; 11] = [
     "dead list",
     "dead show",
     "dead resend",
+    "bench",
+    "bench limit",
     "config check",
 ];
 
@@ -79,7 +81,19 @@ fn code(text: &str) -> String {
 
 /// The settings, in the order of `up --help`.
 pub(super) fn expected_settings() -> Vec<Vec<String>> {
-    let order = ["up", "server", "message-consumer", "publish", "verify", "history", "tap"];
+    let order = [
+        "up",
+        "server",
+        "message-consumer",
+        "publish",
+        "verify",
+        "history",
+        "tap",
+        "dead list",
+        "dead show",
+        "dead resend",
+        "bench",
+    ];
     let mut settings: Vec<(Opt, Vec<&str>)> = Vec::new();
     for command in order {
         for option in options(command).into_iter().filter(|option| option.variable.is_some()) {

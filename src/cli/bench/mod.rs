@@ -1,0 +1,36 @@
+//! `bench`: loads a running server, and says how fast it is, what it costs, and whether everything
+//! arrived.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`marks`] | how messages of a run are told from all others |
+//! | [`command`], [`run`] | the command line; one run from start to end |
+//! | [`probe`] | is there a server, and is it the right one? |
+//! | [`target`], [`request`], [`http`] | what is sent, and over what |
+//! | [`schedule`], [`pacer`], [`load`] | when it is sent: closed and open loop |
+//! | [`latency`], [`arrival`], [`meter`] | times, files as they come, CPU and memory |
+//! | [`drain`], [`files`], [`tally`] | is every accepted message in a file, exactly once? |
+//! | [`report`] | the figures, printed |
+//! | [`limit`], [`bare`] | what the parts alone cost on this machine |
+
+mod arrival;
+mod bare;
+mod command;
+mod drain;
+mod files;
+mod http;
+mod latency;
+mod limit;
+mod load;
+mod marks;
+mod meter;
+mod pacer;
+mod probe;
+mod report;
+mod request;
+mod run;
+mod schedule;
+mod tally;
+mod target;
+
+pub(super) use command::{BenchCommand, EXAMPLES, run};
