@@ -9,4 +9,5 @@ pub mod consume;
 pub mod entry;
 pub mod receipt;
 mod strict;
+mod timestamp;
 pub mod watch;

@@ -28,7 +28,7 @@ impl<'de> Keys<'de> {
     /// Adds a key, unless it stands there already.
     pub(super) fn add(&mut self, key: Cow<'de, str>) -> Result<(), Wrong> {
         if self.few.contains(&key) || self.many.contains(&key) {
-            return Err(Wrong::DuplicateKey(key.chars().take(64).collect()));
+            return Err(Wrong::duplicate_key(&key));
         }
         if self.few.len() < FEW_KEYS {
             self.few.push(key);
