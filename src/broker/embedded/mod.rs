@@ -7,7 +7,8 @@ mod idempotency;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -25,6 +26,9 @@ use idempotency::StoredKey;
 /// another process holds the write lock.
 const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: u64 = 32 << 20;
+/// How long those who were just answered have for coming again before the next commit begins. A
+/// commit costs as much as dozens of requests, however few are in it.
+const GATHERING: Duration = Duration::from_micros(400);
 
 type Answer = Result<Published, PublishError>;
 
@@ -41,6 +45,8 @@ struct Shared {
     waker: Waker,
     retention: KeyRetention,
     waiting: Mutex<Waiting>,
+    /// Rung when enough of them wait.
+    gathered: Condvar,
     keys_in_flight: Mutex<HashSet<StoredKey>>,
 }
 
@@ -49,6 +55,8 @@ struct Shared {
 struct Waiting {
     requests: Vec<Request>,
     bytes: u64,
+    /// How many requests make a group that need not wait for more.
+    enough: usize,
 }
 
 #[derive(Debug)]
@@ -67,9 +75,17 @@ impl EmbeddedBroker {
     /// The folder of the wake-up sockets can't be made.
     pub fn new(state: State, clock: Arc<dyn Clock>, retention: KeyRetention) -> io::Result<Self> {
         let waker = Waker::new(state.dir())?;
-        let (waiting, keys_in_flight) = (Mutex::default(), Mutex::default());
-        let shared = Shared { state, clock, waker, retention, waiting, keys_in_flight };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state,
+                clock,
+                waker,
+                retention,
+                waiting: Mutex::default(),
+                gathered: Condvar::new(),
+                keys_in_flight: Mutex::default(),
+            }),
+        })
     }
 }
 
@@ -102,6 +118,9 @@ impl Publish for EmbeddedBroker {
         }
         waiting.requests.push(request);
         waiting.bytes += bytes;
+        if waiting.requests.len() == waiting.enough {
+            self.shared.gathered.notify_one();
+        }
         // The first to wait sends for the committer, which then takes all that wait.
         if waiting.requests.len() == 1 {
             let gather =
@@ -123,6 +142,18 @@ impl Shared {
         }
         // A client that went away does not need its answer.
         let _gone = request.reply.send(answer);
+    }
+
+    /// Waits until as many requests wait as there were with those just answered, but not for long:
+    /// clients that send one request after the other are then in one group and not in two by
+    /// turns. A request that comes after a pause never waits here.
+    fn let_gather(&self, answered: usize) {
+        let mut waiting = held(&self.waiting);
+        let enough = waiting.requests.len() + answered;
+        waiting.enough = enough;
+        let _late = self
+            .gathered
+            .wait_timeout_while(waiting, GATHERING, |waiting| waiting.requests.len() < enough);
     }
 }
 
@@ -169,6 +200,7 @@ impl Job for Gather {
 
     fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
         let Self { shared, mut taken, woken } = *self;
+        let settled = taken.len();
         if outcome.is_err() {
             // When no transaction could begin, those that wait were not even taken.
             taken.append(&mut std::mem::take(&mut *held(&shared.waiting)).requests);
@@ -185,6 +217,7 @@ impl Job for Gather {
             };
             shared.answer(request, answer);
         }
+        shared.let_gather(settled);
     }
 }
 
