@@ -7,7 +7,7 @@ mod idempotency;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -28,7 +28,10 @@ const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: u64 = 32 << 20;
 /// How long those who were just answered have for coming again before the next commit begins. A
 /// commit costs as much as dozens of requests, however few are in it.
-const GATHERING: Duration = Duration::from_micros(400);
+const GATHERING: Duration = Duration::from_millis(1);
+/// Groups that are not waited for after one that did not come: its clients do not send one request
+/// after the other, and a wait would only delay them.
+const GROUPS_IN_PASSING: u32 = 10;
 
 type Answer = Result<Published, PublishError>;
 
@@ -57,6 +60,15 @@ struct Waiting {
     bytes: u64,
     /// How many requests make a group that need not wait for more.
     enough: usize,
+    /// How many groups are still to be taken as they are.
+    in_passing: u32,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Vec<Request> {
+        (self.bytes, self.enough) = (0, 0);
+        std::mem::take(&mut self.requests)
+    }
 }
 
 #[derive(Debug)]
@@ -126,7 +138,7 @@ impl Publish for EmbeddedBroker {
             let gather =
                 Gather { shared: Arc::clone(&self.shared), taken: Vec::new(), woken: vec![] };
             if self.shared.state.try_submit(Box::new(gather)).is_err() {
-                for refused in std::mem::take(&mut *waiting).requests {
+                for refused in waiting.take() {
                     self.shared.answer(refused, Err(PublishError::Busy));
                 }
             }
@@ -144,16 +156,24 @@ impl Shared {
         let _gone = request.reply.send(answer);
     }
 
-    /// Waits until as many requests wait as there were with those just answered, but not for long:
-    /// clients that send one request after the other are then in one group and not in two by
-    /// turns. A request that comes after a pause never waits here.
+    /// Waits until nearly all of those just answered wait again, but not for long: clients that
+    /// send one request after the other are then in one group and not in two by turns. A request
+    /// that comes after a pause never waits here.
     fn let_gather(&self, answered: usize) {
         let mut waiting = held(&self.waiting);
-        let enough = waiting.requests.len() + answered;
+        if waiting.in_passing > 0 {
+            waiting.in_passing -= 1;
+            return;
+        }
+        let all = waiting.requests.len() + answered;
+        let enough = all - all / 8;
         waiting.enough = enough;
-        let _late = self
-            .gathered
-            .wait_timeout_while(waiting, GATHERING, |waiting| waiting.requests.len() < enough);
+        let few = |waiting: &mut Waiting| waiting.requests.len() < enough;
+        let waited = self.gathered.wait_timeout_while(waiting, GATHERING, few);
+        let (mut waiting, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if late.timed_out() {
+            waiting.in_passing = GROUPS_IN_PASSING;
+        }
     }
 }
 
@@ -181,7 +201,7 @@ impl Gather {
 
 impl Job for Gather {
     fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
-        self.taken.append(&mut std::mem::take(&mut *held(&self.shared.waiting)).requests);
+        self.taken.append(&mut held(&self.shared.waiting).take());
         self.leave_out_abandoned();
         let room = self.shared.state.room_to_publish();
         let now_ms = self.shared.clock.wall_ms();
@@ -203,10 +223,7 @@ impl Job for Gather {
         let settled = taken.len();
         if outcome.is_err() {
             // When no transaction could begin, those that wait were not even taken.
-            taken.append(&mut std::mem::take(&mut *held(&shared.waiting)).requests);
-        }
-        if outcome.is_ok() && !woken.is_empty() {
-            shared.waker.wake(&woken);
+            taken.append(&mut held(&shared.waiting).take());
         }
         for mut request in taken {
             let stored = request.answer.take();
@@ -216,6 +233,9 @@ impl Job for Gather {
                 Err(error) => Err(PublishError::Unknown(error.to_string())),
             };
             shared.answer(request, answer);
+        }
+        if outcome.is_ok() && !woken.is_empty() {
+            shared.waker.wake(&woken);
         }
         shared.let_gather(settled);
     }
