@@ -34,6 +34,7 @@ where
     R: Future<Output = Result<(), Failure>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(network_threads())
         .enable_all()
         .build()
         .context("starting the runtime")
@@ -63,6 +64,12 @@ where
             Ok(Exit::Done)
         }
     }
+}
+
+/// Half of the cores, so that the committer and the workers, which are threads of their own, find
+/// one free: threads of the network beyond that mostly wake each other.
+fn network_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// The usual soft limit of 1,024 open files is less than the connections that a server may have.

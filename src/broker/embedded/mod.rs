@@ -7,7 +7,8 @@ mod idempotency;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -25,6 +26,12 @@ use idempotency::StoredKey;
 /// another process holds the write lock.
 const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: u64 = 32 << 20;
+/// How long those who were just answered have for coming again before the next commit begins. A
+/// commit costs as much as dozens of requests, however few are in it.
+const GATHERING: Duration = Duration::from_millis(1);
+/// Groups that are not waited for after one that did not come: its clients do not send one request
+/// after the other, and a wait would only delay them.
+const GROUPS_IN_PASSING: u32 = 10;
 
 type Answer = Result<Published, PublishError>;
 
@@ -41,6 +48,8 @@ struct Shared {
     waker: Waker,
     retention: KeyRetention,
     waiting: Mutex<Waiting>,
+    /// Rung when enough of them wait.
+    gathered: Condvar,
     keys_in_flight: Mutex<HashSet<StoredKey>>,
 }
 
@@ -49,6 +58,17 @@ struct Shared {
 struct Waiting {
     requests: Vec<Request>,
     bytes: u64,
+    /// How many requests make a group that need not wait for more.
+    enough: usize,
+    /// How many groups are still to be taken as they are.
+    in_passing: u32,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Vec<Request> {
+        (self.bytes, self.enough) = (0, 0);
+        std::mem::take(&mut self.requests)
+    }
 }
 
 #[derive(Debug)]
@@ -67,9 +87,17 @@ impl EmbeddedBroker {
     /// The folder of the wake-up sockets can't be made.
     pub fn new(state: State, clock: Arc<dyn Clock>, retention: KeyRetention) -> io::Result<Self> {
         let waker = Waker::new(state.dir())?;
-        let (waiting, keys_in_flight) = (Mutex::default(), Mutex::default());
-        let shared = Shared { state, clock, waker, retention, waiting, keys_in_flight };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state,
+                clock,
+                waker,
+                retention,
+                waiting: Mutex::default(),
+                gathered: Condvar::new(),
+                keys_in_flight: Mutex::default(),
+            }),
+        })
     }
 }
 
@@ -102,12 +130,15 @@ impl Publish for EmbeddedBroker {
         }
         waiting.requests.push(request);
         waiting.bytes += bytes;
+        if waiting.requests.len() == waiting.enough {
+            self.shared.gathered.notify_one();
+        }
         // The first to wait sends for the committer, which then takes all that wait.
         if waiting.requests.len() == 1 {
             let gather =
                 Gather { shared: Arc::clone(&self.shared), taken: Vec::new(), woken: vec![] };
             if self.shared.state.try_submit(Box::new(gather)).is_err() {
-                for refused in std::mem::take(&mut *waiting).requests {
+                for refused in waiting.take() {
                     self.shared.answer(refused, Err(PublishError::Busy));
                 }
             }
@@ -123,6 +154,26 @@ impl Shared {
         }
         // A client that went away does not need its answer.
         let _gone = request.reply.send(answer);
+    }
+
+    /// Waits until nearly all of those just answered wait again, but not for long: clients that
+    /// send one request after the other are then in one group and not in two by turns. A request
+    /// that comes after a pause never waits here.
+    fn let_gather(&self, answered: usize) {
+        let mut waiting = held(&self.waiting);
+        if waiting.in_passing > 0 {
+            waiting.in_passing -= 1;
+            return;
+        }
+        let all = waiting.requests.len() + answered;
+        let enough = all - all / 8;
+        waiting.enough = enough;
+        let few = |waiting: &mut Waiting| waiting.requests.len() < enough;
+        let waited = self.gathered.wait_timeout_while(waiting, GATHERING, few);
+        let (mut waiting, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if late.timed_out() {
+            waiting.in_passing = GROUPS_IN_PASSING;
+        }
     }
 }
 
@@ -150,7 +201,7 @@ impl Gather {
 
 impl Job for Gather {
     fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
-        self.taken.append(&mut std::mem::take(&mut *held(&self.shared.waiting)).requests);
+        self.taken.append(&mut held(&self.shared.waiting).take());
         self.leave_out_abandoned();
         let room = self.shared.state.room_to_publish();
         let now_ms = self.shared.clock.wall_ms();
@@ -169,12 +220,10 @@ impl Job for Gather {
 
     fn settle(self: Box<Self>, outcome: Result<(), StateError>) {
         let Self { shared, mut taken, woken } = *self;
+        let settled = taken.len();
         if outcome.is_err() {
             // When no transaction could begin, those that wait were not even taken.
-            taken.append(&mut std::mem::take(&mut *held(&shared.waiting)).requests);
-        }
-        if outcome.is_ok() && !woken.is_empty() {
-            shared.waker.wake(&woken);
+            taken.append(&mut held(&shared.waiting).take());
         }
         for mut request in taken {
             let stored = request.answer.take();
@@ -185,6 +234,10 @@ impl Job for Gather {
             };
             shared.answer(request, answer);
         }
+        if outcome.is_ok() && !woken.is_empty() {
+            shared.waker.wake(&woken);
+        }
+        shared.let_gather(settled);
     }
 }
 

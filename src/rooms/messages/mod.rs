@@ -11,4 +11,5 @@ pub mod entry;
 pub mod process;
 pub mod receipt;
 mod strict;
+mod timestamp;
 pub mod watch;

@@ -19,7 +19,8 @@ pub(super) fn end<T, E: serde::de::Error>(slot: &mut Option<Wrong>, wrong: Wrong
 #[derive(Default)]
 pub(super) struct Keys<'de> {
     few: Vec<Cow<'de, str>>,
-    many: HashSet<Cow<'de, str>>,
+    /// Made when there are more, so that small objects cost nothing.
+    many: Option<HashSet<Cow<'de, str>>>,
 }
 
 const FEW_KEYS: usize = 16;
@@ -27,13 +28,13 @@ const FEW_KEYS: usize = 16;
 impl<'de> Keys<'de> {
     /// Adds a key, unless it stands there already.
     pub(super) fn add(&mut self, key: Cow<'de, str>) -> Result<(), Wrong> {
-        if self.few.contains(&key) || self.many.contains(&key) {
-            return Err(Wrong::DuplicateKey(key.chars().take(64).collect()));
+        if self.few.contains(&key) || self.many.as_ref().is_some_and(|many| many.contains(&key)) {
+            return Err(Wrong::duplicate_key(&key));
         }
         if self.few.len() < FEW_KEYS {
             self.few.push(key);
         } else {
-            self.many.insert(key);
+            self.many.get_or_insert_default().insert(key);
         }
         Ok(())
     }
