@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 
 /// A file that is being written.
@@ -42,6 +42,16 @@ pub trait NewFile: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// What tells a folder from another one that has its name later: an inode number may be used again,
+/// but not by one born at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderIdentity {
+    /// The inode's number; the device is the output directory's.
+    pub inode: u64,
+    /// When it was made, in seconds and nanoseconds of the file system's clock.
+    pub born: (i64, u32),
+}
+
 /// The calls on the output directory; see the module for what may fail and how.
 #[expect(clippy::missing_errors_doc, reason = "every error is what the system said")]
 pub trait Disk: Send + Sync {
@@ -51,8 +61,8 @@ pub trait Disk: Send + Sync {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes a file that must not be there.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
-    /// Makes the names in a folder survive power loss.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder survive power loss; which folder that was, if it can be told.
+    fn sync_dir(&self, path: &Path) -> io::Result<Option<FolderIdentity>>;
     /// Renames, and fails if the new name is taken.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -128,9 +138,17 @@ impl Disk for OutputDir {
         Ok(Box::new(File::from(file)))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path) -> io::Result<Option<FolderIdentity>> {
         let dir = self.open_at(path, OFlags::DIRECTORY | OFlags::RDONLY)?;
-        Ok(rustix::fs::fsync(dir)?)
+        rustix::fs::fsync(&dir)?;
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        // Old kernels and some file systems do not tell.
+        let told = rustix::fs::statx(&dir, "", AtFlags::EMPTY_PATH, wanted).ok();
+        let told = told.filter(|told| told.stx_mask & wanted.bits() == wanted.bits());
+        Ok(told.map(|told| FolderIdentity {
+            inode: told.stx_ino,
+            born: (told.stx_btime.tv_sec, told.stx_btime.tv_nsec),
+        }))
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {

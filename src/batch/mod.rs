@@ -15,6 +15,7 @@
 //! |---|---|
 //! | [`writer`] | the four steps |
 //! | `content` | what is written into a file: lines as they came, a program's, dead letters |
+//! | `folders` | made, synced, and made again when a reader has taken one away |
 //! | `record` | the transactions of steps 2 and 4 |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
@@ -27,6 +28,7 @@
 mod content;
 pub mod dead;
 pub mod disk;
+mod folders;
 pub mod journal;
 pub mod name;
 pub mod output;

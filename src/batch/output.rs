@@ -220,5 +220,5 @@ fn write_marker(disk: &dyn Disk, identity: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.remove(&aside)?,
         renamed => renamed?,
     }
-    disk.sync_dir(Path::new(""))
+    disk.sync_dir(Path::new("")).map(drop)
 }

@@ -148,7 +148,7 @@ pub(super) fn inspect(disk: &dyn Disk, path: &Path, row: &BatchRow) -> io::Resul
 pub fn recover(writer: &Writer, lock: &ShardLock) -> Result<Progress, RecoveryError> {
     let key = lock.key();
     let staging = name::staging_dir(key);
-    writer.make_folder(&staging)?;
+    writer.folders.make(&staging)?;
     let prepared = {
         let txn = writer.state.read()?;
         journal::rows(&txn, writer.state.tables().prepared, key)?
@@ -209,8 +209,8 @@ fn recover_batch(writer: &Writer, key: ShardKey, row: &BatchRow) -> Result<(), R
     }
     match (look(&row.file)?, look(&row.staged)?) {
         (Found::Whole, staged) => {
-            writer.make_folder(row.folder())?;
-            writer.sync_folder(row.folder())?;
+            writer.folders.make(row.folder())?;
+            writer.folders.sync_with_path(row.folder())?;
             if staged != Found::Absent {
                 let path = row.staged.clone();
                 disk.remove(&path).map_err(|source| RecoveryError::Io { path, source })?;

@@ -4,15 +4,15 @@
 //! may be tried again under a new name. After it the batch *will* be placed: by this process, or
 //! by the recovery of the next one.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::content::{self, Content, Written};
 use super::disk::Disk;
+use super::folders::Folders;
 use super::journal::{BatchRow, JournalRetention, Staged};
 use super::name::{self, Compression, WorkerName};
 use super::record::{Finishing, InHand, NotRecorded};
@@ -20,7 +20,7 @@ use crate::broker::Delivery;
 use crate::broker::progress::Committed;
 use crate::clock::Clock;
 use crate::message::ShardKey;
-use crate::service::{Lifecycle, held};
+use crate::service::Lifecycle;
 use crate::state::{State, StateError};
 
 /// How long to wait before a committed batch is placed again.
@@ -73,8 +73,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     life: Lifecycle,
     compression: Compression,
-    /// Folders made, their parents synced, by this process.
-    folders: Mutex<HashSet<PathBuf>>,
+    pub(super) folders: Folders,
     nonce: AtomicU64,
     finishing: Arc<Finishing>,
 }
@@ -105,7 +104,8 @@ impl Writer {
         life: Lifecycle,
     ) -> Self {
         let finishing = Finishing::new(state.clone(), retention, Arc::clone(&clock));
-        let (folders, nonce) = (Mutex::default(), AtomicU64::new(0));
+        let folders = Folders::new(Arc::clone(&disk), output.clone(), life.clone());
+        let nonce = AtomicU64::new(0);
         let (finishing, compression) = (Arc::new(finishing), Compression::None);
         Self {
             state,
@@ -185,7 +185,7 @@ impl Writer {
             Content::Made(made) if made.is_empty() => (Written::default(), Some(0)),
             _ => {
                 // Made before the commit point, so that no space for it is found out in time.
-                self.make_folder(&name::final_folder(content.kind(), at))?;
+                self.folders.make(&name::final_folder(content.kind(), at))?;
                 let written = self.stage_file(&path, delivery, content, compression)?;
                 let outputs = matches!(content, Content::Made(_)).then_some(written.lines);
                 (written, outputs)
@@ -216,15 +216,15 @@ impl Writer {
         compression: Compression,
     ) -> Result<Written, WriteError> {
         let staging = name::staging_dir(delivery.key);
-        self.make_folder(&staging)?;
+        self.folders.make(&staging)?;
         let created = self.disk.create_new(path);
         if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // Somebody has emptied the staging folder: make it again at the next try.
-            self.forget_folders();
+            self.folders.forget();
         }
         let file = created.map_err(retry("creating", path))?;
         match content::write(file, path, delivery, content, compression) {
-            Ok(written) => self.sync_folder(&staging).map(|()| written),
+            Ok(written) => self.folders.sync(&staging).map(|_| written),
             Err(error) => {
                 self.discard(path);
                 Err(error)
@@ -270,18 +270,15 @@ impl Writer {
         self.check_root()?;
         // A reader that takes files away with their folder may do so again and again.
         for _ in 0..FOLDER_TRIES {
-            match self.make_folder(row.folder()) {
+            match self.folders.make(row.folder()) {
                 Ok(()) if self.rename(row)? => {
-                    // What leads to the folder as well: whoever made it again after a reader took
-                    // it away, in this process or another, may not have synced its name yet.
-                    let folders = row.folder().ancestors();
-                    return folders.into_iter().try_for_each(|folder| self.sync_folder(folder));
+                    return self.folders.sync_with_path(row.folder());
                 }
-                Ok(()) | Err(WriteError::Retry { .. }) => self.forget_folders(),
+                Ok(()) | Err(WriteError::Retry { .. }) => self.folders.forget(),
                 Err(error) => return Err(error),
             }
         }
-        self.make_folder(row.folder())?;
+        self.folders.make(row.folder())?;
         let vanished = io::Error::from(io::ErrorKind::NotFound);
         Err(retry("renaming to", &row.file)(vanished))
     }
@@ -314,24 +311,6 @@ impl Writer {
         }
     }
 
-    /// Makes the names in a folder durable; one that a reader took away has none to keep.
-    pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), WriteError> {
-        loop {
-            match self.disk.sync_dir(folder) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                // The folder could not even be opened: nothing was synced, and nothing failed to.
-                Err(error) if is_out_of_descriptors(&error) => {
-                    tracing::warn!(%error, folder = %folder.display(), "cannot be synced, yet");
-                    if self.life.wait_stopping(PLACE_RETRY) {
-                        return Err(WriteError::Stopping(folder.to_owned()));
-                    }
-                }
-                Err(error) => return Err(self.sync_failed(folder, &error)),
-            }
-        }
-    }
-
     /// Step 4: done, with the next transaction that there is.
     pub(super) fn finish(&self, key: ShardKey, row: &BatchRow) {
         self.finishing.add(key, row);
@@ -340,30 +319,6 @@ impl Writer {
     /// Marks as done what is in place, and what an earlier transaction had no room for.
     pub fn finish_again(&self) {
         self.finishing.submit();
-    }
-
-    /// Makes a folder and what leads to it; a new name in a folder needs that folder synced.
-    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), WriteError> {
-        if folder.as_os_str().is_empty() || held(&self.folders).contains(folder) {
-            return Ok(());
-        }
-        let parent = folder.parent().unwrap_or(Path::new(""));
-        self.make_folder(parent)?;
-        match self.disk.create_dir(folder) {
-            // A reader took the parent away, in spite of what we remember: look again next time.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.forget_folders();
-                return Err(retry("making folder", folder)(error));
-            }
-            made => made.map_err(retry("making folder", folder))?,
-        }
-        self.sync_folder(parent)?;
-        held(&self.folders).insert(folder.to_owned());
-        Ok(())
-    }
-
-    fn forget_folders(&self) {
-        held(&self.folders).clear();
     }
 
     fn check_root(&self) -> Result<(), WriteError> {
@@ -375,17 +330,4 @@ impl Writer {
             ))
         })
     }
-
-    fn sync_failed(&self, folder: &Path, error: &io::Error) -> WriteError {
-        WriteError::Fatal(format!(
-            "syncing folder {} failed ({error}): what it holds may be lost. Check the disk, then \
-             start again",
-            self.output.join(folder).display()
-        ))
-    }
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-    matches!(code, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }

@@ -8,7 +8,7 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use async_data_processor::batch::disk::{Disk, NewFile};
+use async_data_processor::batch::disk::{Disk, FolderIdentity, NewFile};
 
 use crate::sim_tree::{Content, Dir, Inode, Loss, Node, Rename, Tree};
 
@@ -270,13 +270,14 @@ impl Disk for SimDisk {
         Ok(Box::new(SimFile { disk: self.clone(), at }))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path) -> io::Result<Option<FolderIdentity>> {
         let mut inner = self.turn();
         inner.call(format!("sync folder {}", path.display()), input_output)?;
         let at =
             inner.tree.find(path).ok_or_else(|| error(io::ErrorKind::NotFound, "no folder"))?;
         inner.tree.make_dir_durable(at);
-        Ok(())
+        // No number is ever used again.
+        Ok(Some(FolderIdentity { inode: at as u64, born: (0, 0) }))
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
