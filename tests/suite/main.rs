@@ -21,6 +21,7 @@ mod http_probes;
 mod idempotency;
 mod in_process;
 mod pipeline;
+mod pool;
 mod readme;
 mod sim_disk;
 mod sim_tree;

@@ -7,8 +7,9 @@
 //! object, no lone surrogates, numbers within the range of a double.
 //!
 //! Nearly all requests are good, so an array is first read by the quick road, which reads each byte
-//! once and only knows *good* or *not*. What it does not take, the slow road reads again: it finds
-//! the end of an entry before it looks into it, and so can tell which entry is wrong and how.
+//! once and only knows *good* or *not*; module `plain` recognizes most entries before it needs to
+//! read any JSON. What it does not take, the slow road reads again: it finds the end of an entry
+//! before it looks into it, and so can tell which entry is wrong and how.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -17,6 +18,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::plain;
 use super::strict::{Keys, Strict, StringSeed, Text, TextSeed, end};
 use super::timestamp::unix_seconds;
 use crate::broker::UNIT_MESSAGES_MAX;
@@ -75,6 +77,18 @@ impl Entries {
     /// # Errors
     /// What is wrong with it; nothing is added then.
     pub fn push(&mut self, entry: &str, shards: NonZeroU16) -> Result<(), Wrong> {
+        match plain::read(entry).filter(|plain| plain.behind.is_empty()) {
+            Some(plain) => {
+                self.has_room(entry)?;
+                self.add_line(entry, of_unix_seconds(plain.unix_seconds, shards));
+                Ok(())
+            }
+            None => self.push_as_json(entry, shards),
+        }
+    }
+
+    /// The same, whatever its shape.
+    pub(super) fn push_as_json(&mut self, entry: &str, shards: NonZeroU16) -> Result<(), Wrong> {
         self.has_room(entry)?;
         let unix_seconds = check(entry)?;
         self.add(entry, of_unix_seconds(unix_seconds, shards));
@@ -94,6 +108,16 @@ impl Entries {
 
     /// Adds an entry that was checked.
     fn add(&mut self, entry: &str, shard: ShardId) {
+        if memchr::memchr2(b'\n', b'\r', entry.as_bytes()).is_none() {
+            self.add_line(entry, shard);
+        } else {
+            // Within a string they would have been escaped, so these stand between tokens.
+            self.add_line(&entry.replace(['\n', '\r'], ""), shard);
+        }
+    }
+
+    /// Adds an entry that was checked and has no line breaks.
+    fn add_line(&mut self, entry: &str, shard: ShardId) {
         let place = usize::from(shard.0);
         if place >= self.lines.len() {
             self.lines.resize_with(place + 1, Lines::default);
@@ -102,13 +126,7 @@ impl Entries {
         if lines.count == 0 {
             lines.bytes.reserve(self.expected_bytes);
         }
-        if memchr::memchr2(b'\n', b'\r', entry.as_bytes()).is_none() {
-            lines.push(entry.as_bytes());
-        } else {
-            // Within a string they would have been escaped, so these stand between tokens.
-            let kept = entry.bytes().filter(|byte| !matches!(byte, b'\n' | b'\r'));
-            lines.push(&kept.collect::<Vec<_>>());
-        }
+        lines.push(entry.as_bytes());
         self.count += 1;
     }
 }
@@ -198,11 +216,18 @@ fn accept_array(text: &str, shards: NonZeroU16) -> Option<Entries> {
     let mut rest = text.trim_start_matches(WHITE_SPACE).strip_prefix('[')?;
     loop {
         rest = rest.trim_start_matches(WHITE_SPACE);
-        let mut json = serde_json::Deserializer::from_str(rest).into_iter::<Good>();
-        let Good { unix_seconds } = json.next()?.ok()?;
-        let (entry, behind) = rest.split_at_checked(json.byte_offset())?;
-        entries.has_room(entry).ok()?;
-        entries.add(entry, of_unix_seconds(unix_seconds, shards));
+        let behind = if let Some(plain) = plain::read(rest) {
+            entries.has_room(plain.entry).ok()?;
+            entries.add_line(plain.entry, of_unix_seconds(plain.unix_seconds, shards));
+            plain.behind
+        } else {
+            let mut json = serde_json::Deserializer::from_str(rest).into_iter::<Good>();
+            let Good { unix_seconds } = json.next()?.ok()?;
+            let (entry, behind) = rest.split_at_checked(json.byte_offset())?;
+            entries.has_room(entry).ok()?;
+            entries.add(entry, of_unix_seconds(unix_seconds, shards));
+            behind
+        };
         rest = behind.trim_start_matches(WHITE_SPACE);
         match rest.strip_prefix(',') {
             Some(next) => rest = next,

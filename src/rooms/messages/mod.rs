@@ -8,6 +8,7 @@ pub mod api;
 pub mod consume;
 mod encoding;
 pub mod entry;
+mod plain;
 pub mod process;
 pub mod receipt;
 mod strict;

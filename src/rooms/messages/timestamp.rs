@@ -28,7 +28,7 @@ pub(super) fn unix_seconds(text: &str) -> Result<i64, Wrong> {
 
 /// Whole seconds in UTC, as `2026-11-22T07:30:00Z`, are what nearly everybody sends, and read in a
 /// fraction of the time that the parser of all shapes takes. `None` for any other shape.
-fn usual(text: &str) -> Option<i64> {
+pub(super) fn usual(text: &str) -> Option<i64> {
     let (date, time) = text.as_bytes().split_first_chunk()?;
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T'] = *date else { return None };
     let [h0, h1, b':', n0, n1, b':', s0, s1, b'Z'] = *time else { return None };
