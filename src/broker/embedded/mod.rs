@@ -28,7 +28,7 @@ const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: u64 = 32 << 20;
 /// How long those who were just answered have for coming again before the next commit begins. A
 /// commit costs as much as dozens of requests, however few are in it.
-const GATHERING: Duration = Duration::from_millis(1);
+const GATHERING: Duration = Duration::from_micros(500);
 /// Groups that are not waited for after one that did not come: its clients do not send one request
 /// after the other, and a wait would only delay them.
 const GROUPS_IN_PASSING: u32 = 10;
