@@ -9,8 +9,9 @@ use super::writer::{WriteError, retry};
 use crate::broker::Delivery;
 use crate::state::StateError;
 
-/// Room to gather small pieces in, in bytes: a piece is what few requests brought.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Room to gather small pieces in, in bytes: a piece is what a few requests brought. Each worker has
+/// its own, and large pieces pass by it.
+const BUFFER_BYTES: usize = 8 * 1024;
 
 /// What a file is to hold.
 #[derive(Debug)]
