@@ -141,3 +141,9 @@ fn what_a_program_refuses_is_a_dead_letter_until_it_is_sent_again() {
                     {\"files\":1,\"messages\":1}\none\nthree\ntwo\n";
     assert_eq!(printed, expected);
 }
+
+#[test]
+fn a_backlog_is_drained_and_what_that_cost_is_told() {
+    let printed = Example::new("drain.sh").env("IDLE_SECONDS", "1").arg("2000").succeed();
+    assert!(printed.starts_with("2000 messages: ") && printed.contains(" of a core"), "{printed}");
+}
