@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Process, Rig, entry, files_below, wait_for};
+use crate::harness::{Process, Rig, entry, files_below, request, wait_for};
 
 /// Fails at a batch with a message that holds `poison`, after half an answer; as awk does it, so
 /// that it needs no more than any Debian has.
@@ -117,6 +117,11 @@ fn poisonous_messages_are_dead_with_their_reason_and_can_be_sent_again_once() {
     let shown = rig.run(&["dead", "show", &number]);
     let letter = json(&shown);
     assert_eq!((&letter["offset"], &letter["message"]["value"]), (&41.into(), &"poison-41".into()));
+    let server = rig.serve(&["server"]);
+    let metrics = request(server.address(), "GET", "/metrics", &[], b"").body;
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains("async_data_processor_messages_dead 3"), "{metrics}");
+    server.stop();
     let table = String::from_utf8(rig.run(&["dead", "list"]).stdout).unwrap();
     assert!(table.contains("exit code 3: I saw poison"), "{table}");
     // The program is mended.

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::batch::journal;
+use crate::batch::{dead, journal};
 use crate::broker::append::{ShardEnd, shard_ends};
 use crate::broker::frames::oldest_waiting_ms;
 use crate::broker::ownership::is_owned;
@@ -185,9 +185,13 @@ impl Collector for PipelineMetrics {
         }
         let state = &self.0.state;
         let batches = state.read().and_then(|txn| journal::batches(&txn, state.tables()));
+        let dead = dead::rows(state).unwrap_or_default();
+        let dead = dead.iter().filter(|dead| dead.resent_ms.is_none());
+        let dead = dead.map(|dead| dead.row.range.count()).sum();
         let (used, most) = state.used_bytes().unwrap_or_default();
         for (name, help, figure) in [
             ("batches_committed", "Batches ever committed", Metric::Counter(batches.unwrap_or(0))),
+            ("messages_dead", "Dead letters that were not sent again", gauge(dead)),
             ("state_commits", "Commits synced by this process", Metric::Counter(state.commits())),
             ("state_used_bytes", "Bytes used of the state map", gauge(used)),
             ("state_map_bytes", "Bytes that the state map may use", gauge(most)),
