@@ -17,6 +17,7 @@ mod publish;
 mod server;
 mod settings;
 mod settings_file;
+mod signals;
 mod tap;
 mod up;
 mod verify;

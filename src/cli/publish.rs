@@ -5,7 +5,6 @@
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdinLock, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -13,12 +12,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::open_state;
 use super::settings::{ShardSettings, StateSettings};
+use super::signals;
 use crate::broker::embedded::{EmbeddedBroker, KeyRetention};
 use crate::broker::{Publish, PublishError, Unit};
 use crate::clock::SystemClock;
@@ -75,7 +74,7 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
     let state = open_state(&command.state, &Lifecycle::new())?;
     let mut publisher = Publisher::new(state, command)?;
-    let stop = watch_signals()?;
+    let stop = signals::watch()?;
     let reader = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
     let outcome = publisher.publish_all(Input { reader, stop }, command.skip);
     publisher.bar.finish_and_clear();
@@ -87,44 +86,15 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The first Ctrl-C asks for a stop, the second ends at once.
-pub(super) fn watch_signals() -> Result<Arc<AtomicBool>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("starting the runtime")
-        .or_exit(Exit::Unavailable)?;
-    let entered = runtime.enter();
-    let install = |kind| signal(kind).context("a signal handler").or_exit(Exit::Software);
-    let mut interrupt = install(SignalKind::interrupt())?;
-    let mut terminate = install(SignalKind::terminate())?;
-    drop(entered);
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopping = Arc::clone(&stop);
-    let watch = move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-                if stopping.swap(true, Ordering::Relaxed) {
-                    std::process::exit(Exit::Interrupted as i32);
-                }
-            }
-        });
-    };
-    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
-    thread.context("starting a thread").or_exit(Exit::Unavailable)?;
-    Ok(stop)
-}
-
 /// The lines of stdin.
 struct Input {
     reader: BufReader<StdinLock<'static>>,
-    stop: Arc<AtomicBool>,
+    stop: Lifecycle,
 }
 
 impl Input {
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_stopping()
     }
 
     /// Whether something can be read without waiting, the end included.

@@ -5,8 +5,6 @@
 
 use std::fmt::Display;
 use std::io::{self, Stdout, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
@@ -17,11 +15,12 @@ use rustix::io::Errno;
 
 use super::exit::{Exit, Failure, OrExit};
 use super::process::open_existing_state;
-use super::publish::watch_signals;
 use super::settings::StateSettings;
+use super::signals;
 use crate::broker::take::SLOW_POLL;
 use crate::broker::tap::{Look, Piece, Start, Tap, TapError};
 use crate::message::{Offset, ShardId, line_prefix_bytes};
+use crate::service::Lifecycle;
 use crate::shard::SHARDS_MAX;
 
 pub(super) const EXAMPLES: &str = "\
@@ -81,7 +80,7 @@ fn parse_start(text: &str) -> Result<Start, String> {
 
 pub(super) fn run(command: &TapCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    let stop = watch_signals()?;
+    let stop = signals::watch()?;
     let state = open_existing_state(&command.state)?;
     let shards = command.shards.iter().copied().map(ShardId).collect();
     let mut tap = Tap::new(state, shards, command.from).map_err(|error| {
@@ -128,7 +127,7 @@ fn messages(count: u64) -> String {
 /// Prints messages and counts them.
 struct Printer {
     stdout: Stdout,
-    stop: Arc<AtomicBool>,
+    stop: Lifecycle,
     output: Output,
     /// How many may still be printed, if there is a limit.
     left: Option<u64>,
@@ -141,7 +140,7 @@ struct Printer {
 impl Printer {
     /// Whether it was neither stopped nor closed, and more may be printed.
     fn goes_on(&self) -> io::Result<bool> {
-        Ok(!self.stop.load(Ordering::Relaxed) && self.left != Some(0) && !self.is_closed()?)
+        Ok(!self.stop.is_stopping() && self.left != Some(0) && !self.is_closed()?)
     }
 
     /// Whether nobody will ever read what is printed.

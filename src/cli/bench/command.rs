@@ -3,19 +3,18 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::marks::{ENTRY_BYTES_MIN, SPREAD_SECONDS_MAX};
 use super::{bare, limit, run as running, target};
 use crate::cli::answer::Output;
 use crate::cli::exit::{Exit, Failure, OrExit};
 use crate::cli::settings::{OutputSettings, StateSettings};
+use crate::cli::signals;
 use crate::rooms::messages::entry::{ENTRIES_MAX, VALUE_BYTES_MAX};
-use crate::service::Lifecycle;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Without --rate it is a closed loop: each connection sends its next request when the last one is
@@ -125,7 +124,7 @@ pub(in crate::cli) fn run(command: &BenchCommand) -> Result<Exit, Failure> {
         Some(Action::Bare(bare)) => bare::run(bare),
         None => {
             crate::cli::logging::start(&command.state.log)?;
-            running::run(command, &watch_signals()?)
+            running::run(command, &signals::watch()?)
         }
     }
 }
@@ -151,36 +150,6 @@ impl BenchCommand {
         }
         Ok(wanted.unwrap_or(most))
     }
-}
-
-/// The first Ctrl-C asks for an end with the figures so far, the second ends at once.
-pub(super) fn watch_signals() -> Result<Lifecycle, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("starting the runtime")
-        .or_exit(Exit::Unavailable)?;
-    let entered = runtime.enter();
-    let install = |kind| signal(kind).context("a signal handler").or_exit(Exit::Software);
-    let mut interrupt = install(SignalKind::interrupt())?;
-    let mut terminate = install(SignalKind::terminate())?;
-    drop(entered);
-    let life = Lifecycle::new();
-    let stopping = life.clone();
-    let watch = move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-                if stopping.is_stopping() {
-                    std::process::exit(Exit::Interrupted as i32);
-                }
-                stopping.stop();
-            }
-        });
-    };
-    let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
-    thread.context("starting a thread").or_exit(Exit::Unavailable)?;
-    Ok(life)
 }
 
 /// A progress bar on stderr, if that is a terminal.

@@ -18,7 +18,6 @@ use clap::builder::RangedU64ValueParser;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-use super::command::watch_signals;
 use super::latency::Percentiles;
 use super::load::{self, Plan};
 use super::marks::{ENTRY_BYTES_MIN, Marks};
@@ -28,6 +27,7 @@ use super::run::{client_cpu, rate};
 use super::target::Target;
 use crate::cli::answer::{Output, print_json};
 use crate::cli::exit::{Exit, Failure, OrExit};
+use crate::cli::signals;
 use crate::message::{Lines, ShardId, ShardKey};
 use crate::rooms::messages::entry::read_array;
 use crate::service::Lifecycle;
@@ -107,7 +107,7 @@ struct HttpLimit {
 }
 
 pub(super) fn run(command: &LimitCommand) -> Result<Exit, Failure> {
-    let life = watch_signals()?;
+    let life = signals::watch()?;
     let duration = Duration::from_secs(command.seconds);
     let files = measure_files(&command.directory, duration, &life)?;
     let mut bare_http = Vec::new();
