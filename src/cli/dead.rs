@@ -17,6 +17,7 @@ use crate::batch::output::check;
 use crate::broker::wake::Waker;
 use crate::clock::{Clock, SystemClock};
 use crate::state::State;
+use crate::web::printable;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -164,7 +165,7 @@ fn print_table(out: &mut impl Write, rows: &[Listed<'_>]) -> std::io::Result<()>
     for row in rows {
         let shard = row.shard.map(|shard| shard.to_string()).unwrap_or_default();
         // A program's words may hold anything.
-        let reason: String = row.reason.chars().take(100).flat_map(char::escape_default).collect();
+        let reason = printable(row.reason);
         writeln!(
             out,
             "{:>8} {shard:>5} {:>8}  {:<20}  {:<20}  {reason}",

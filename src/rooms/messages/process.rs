@@ -27,6 +27,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What a program may take beyond its timeout, until it is found to be dead.
 const KILL_MARGIN: Duration = Duration::from_secs(5);
 
+/// The most bytes of a program's words in a line of the log.
+const LOGGED_BYTES_MAX: usize = 256;
+
 /// What is done with a batch.
 #[derive(Debug, Clone)]
 pub struct Processing {
@@ -157,6 +160,8 @@ impl Processor {
             }
             Err(error) => return Err(error),
         };
+        // The whole of it is in the dead letters.
+        let reason = reason.get(..reason.floor_char_boundary(LOGGED_BYTES_MAX)).unwrap_or(reason);
         match verdict {
             Some(Verdict::Again(pause)) => {
                 let pause_s = pause.as_secs();
