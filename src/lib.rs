@@ -32,7 +32,7 @@
 //! 4. Frames are deleted only below the low mark, that is when all of them are in recorded batches.
 //! 5. A failed sync is never retried on the same file and never reported as success.
 //! 6. One process owns a shard, and each of its batches carries the shard's epoch as fencing token.
-//!    Within it one worker owns a delivery: whoever is too slow loses its claim, and commits nothing.
+//!    Within it one worker owns a delivery: who is too slow loses its claim, and commits nothing.
 //! 7. Every queue is bounded; what does not fit is refused where it came in.
 //!
 //! # Deliberately absent

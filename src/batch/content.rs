@@ -9,8 +9,8 @@ use super::writer::{WriteError, retry};
 use crate::broker::Delivery;
 use crate::state::StateError;
 
-/// Room to gather small pieces in, in bytes: a piece is what a few requests brought. Each worker has
-/// its own, and large pieces pass by it.
+/// Room to gather small pieces in, in bytes: a piece is what a few requests brought. Large pieces
+/// pass by it, and each worker has its own.
 const BUFFER_BYTES: usize = 8 * 1024;
 
 /// What a file is to hold.
