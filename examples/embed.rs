@@ -74,9 +74,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{:?}", account.findings).into());
     }
     let report = receipt::look_up(&state, &published.receipt)?.ok_or("the receipt is unknown")?;
-    for file in report.parts.iter().flat_map(|part| &part.files) {
-        writeln!(out, "{}:", file.file.display())?;
-        out.write_all(&std::fs::read(output.join(&file.file))?)?;
+    for file in
+        report.parts.iter().flat_map(|part| &part.files).filter_map(|part| part.file.as_ref())
+    {
+        writeln!(out, "{}:", file.display())?;
+        out.write_all(&std::fs::read(output.join(file))?)?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ consume_until_nothing_waits() {
 {"timestamp":"2026-11-22T07:30:02Z","value":"three"}
 LINES
 consume_until_nothing_waits
-cat "$DATA_OUTPUT_DIR"/*/*/*.jsonl
+cat "$DATA_OUTPUT_DIR"/*/*/*.jsonl | sort
 "$BINARY" dead list --output json | grep -o '"messages":[0-9]*,'
 
 # The program learns to live with the mistake, and the dead letter gets its second chance.

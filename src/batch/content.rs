@@ -1,6 +1,6 @@
 //! What is written into the file of a delivery.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::disk::NewFile;
@@ -8,10 +8,6 @@ use super::name::{BatchKind, Compression};
 use super::writer::{WriteError, retry};
 use crate::broker::Delivery;
 use crate::state::StateError;
-
-/// Room to gather small pieces in, in bytes: a piece is what a few requests brought. Large pieces
-/// pass by it, and each worker has its own.
-const BUFFER_BYTES: usize = 8 * 1024;
 
 /// What a file is to hold.
 #[derive(Debug)]
@@ -85,8 +81,7 @@ pub(super) fn write(
     content: &Content,
     compression: Compression,
 ) -> Result<Written, WriteError> {
-    let measured = Measured { file, hash: twox_hash::XxHash3_64::new(), bytes: 0 };
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, measured);
+    let mut out = Measured { file, hash: twox_hash::XxHash3_64::new(), bytes: 0 };
     match compression {
         Compression::None => write_lines(&mut out, path, delivery, content)?,
         Compression::Zstd => {
@@ -99,8 +94,7 @@ pub(super) fn write(
             compressor.finish().map_err(retry("writing", path))?;
         }
     }
-    let measured = out.into_inner().map_err(|error| retry("writing", path)(error.into_error()))?;
-    let Measured { mut file, hash, bytes } = measured;
+    let Measured { mut file, hash, bytes } = out;
     // Not the same file again: the next try has another name.
     file.sync().map_err(retry("syncing", path))?;
     let checksum = format!("{:016x}", std::hash::Hasher::finish(&hash));
@@ -131,7 +125,7 @@ impl From<StateError> for WriteError {
     fn from(error: StateError) -> Self {
         match error.is_space() {
             true => Self::NoRoom(error),
-            false => Self::Fatal(format!("reading the messages of a batch: {error}")),
+            false => Self::Fatal(format!("the state environment: {error}")),
         }
     }
 }

@@ -106,8 +106,13 @@ impl DeadRow {
 /// The lines of dead messages, from their lines and from why each of them is dead.
 ///
 /// # Errors
-/// A message is no JSON, which is no message of ours.
+/// A message has no reason, or is no JSON: then it is no dead message of ours.
 pub fn letters(key: ShardKey, lines: &[u8], retries: &[Retry]) -> Result<Vec<u8>, StateError> {
+    let count = memchr::memchr_iter(b'\n', lines).count();
+    if count != retries.len() {
+        let reasons = retries.len();
+        return Err(StateError::Damaged(format!("{key}: {reasons} reasons for {count} messages")));
+    }
     let mut letters = Vec::with_capacity(lines.len() * 2);
     for (line, retry) in lines.split_inclusive(|byte| *byte == b'\n').zip(retries) {
         let damaged = |error| StateError::Damaged(format!("{key}: {}: {error}", retry.range));

@@ -149,7 +149,12 @@ impl Writer {
         delivery: &Delivery,
         content: &Content,
     ) -> Result<(BatchRow, Committed), WriteError> {
-        let staged = self.stage(worker, delivery, content)?;
+        let staged = match self.stage(worker, delivery, content) {
+            Ok(staged) => staged,
+            // Its messages may be committed and deleted by now: whatever failed is no news.
+            Err(_) if delivery.claim().is_lost() => return Err(WriteError::Lost),
+            Err(error) => return Err(error),
+        };
         let path = staged.path.clone();
         match self.finishing.record(staged, delivery.claim()) {
             Ok(Ok(committed)) => Ok(committed),

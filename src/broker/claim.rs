@@ -59,9 +59,18 @@ impl Claim {
         self.purpose
     }
 
-    /// The worker gets on: it may be taken away only after `deadline`.
-    pub fn renew(&self, deadline: Instant) {
-        held(&self.state).deadline = Some(deadline);
+    /// The worker gets on: it may be taken away only after `deadline`. False if it was already.
+    #[must_use]
+    pub fn renew(&self, deadline: Instant) -> bool {
+        let mut state = held(&self.state);
+        state.deadline = Some(deadline);
+        state.phase != Phase::Lost
+    }
+
+    /// Whether it was taken away.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        held(&self.state).phase == Phase::Lost
     }
 
     /// Inside the transaction that ends the delivery: false if the claim is lost, and then nothing
@@ -111,7 +120,7 @@ mod tests {
 
     fn claim(now: Instant) -> Claim {
         let claim = Claim::new(OffsetRange::new(0, 1), Purpose::Bury);
-        claim.renew(now);
+        assert!(claim.renew(now));
         claim
     }
 
@@ -121,6 +130,7 @@ mod tests {
         let claim = claim(now);
         assert!(claim.revoke_if_late(now));
         assert!(!claim.enter_commit());
+        assert!(claim.is_lost() && !claim.renew(now), "it does not come back");
         assert!(!claim.revoke_if_late(now), "only one gets the messages");
         assert!(!claim.give_up());
     }

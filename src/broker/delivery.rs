@@ -37,8 +37,7 @@ impl Delivery {
         &self.claim
     }
 
-    /// Passes over the lines, in order, in pieces of whole lines straight from the memory map.
-    /// Keep it short: pages freed meanwhile cannot be used again.
+    /// Passes over the lines, in order, in pieces of whole lines.
     ///
     /// # Errors
     /// What `visit` said, or a read failed.

@@ -26,8 +26,10 @@ const SPLIT: u64 = 10;
 /// The pause before a batch is tried again, at first and at most; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The smallest share of the timeout that a part gets: room for a program to start.
+/// The smallest share of the timeout that a part gets, and the least time if the timeout is longer:
+/// room for a program to start.
 const TIMEOUT_SHARES: u32 = 120;
+const TIMEOUT_LEAST: Duration = Duration::from_secs(1);
 /// The longest reason that is kept, in bytes.
 const REASON_BYTES_MAX: usize = 512;
 
@@ -98,10 +100,10 @@ pub struct Failure {
 }
 
 /// How long the processing of `count` of a batch of `of` messages may take: their share of
-/// `timeout`, and not less than a 120th of it.
+/// `timeout`, and not less than a 120th of it, or a second.
 #[must_use]
 pub fn timeout_of(timeout: Duration, count: u64, of: u64) -> Duration {
-    let least = timeout / TIMEOUT_SHARES;
+    let least = (timeout / TIMEOUT_SHARES).max(TIMEOUT_LEAST.min(timeout));
     if count >= of {
         return timeout;
     }
@@ -297,6 +299,9 @@ mod tests {
         assert_eq!(timeout_of(MINUTES, 10_000, 10_000), MINUTES);
         assert_eq!(timeout_of(MINUTES, 1_000, 10_000), MINUTES / 10);
         assert_eq!(timeout_of(MINUTES, 1, 10_000), Duration::from_secs(1));
+        assert_eq!(timeout_of(MINUTES * 10, 1, 10_000), Duration::from_secs(10));
+        assert_eq!(timeout_of(Duration::from_secs(5), 1, 10_000), Duration::from_secs(1));
+        assert_eq!(timeout_of(TIMEOUT_LEAST / 2, 1, 10_000), TIMEOUT_LEAST / 2);
         // Ten thousand messages that all hang, one worker after another's, in hours.
         let levels = [(10, 1_000), (100, 100), (1_000, 10), (10_000, 1)];
         let all: Duration =

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Delivery;
 use super::append::{ShardEnd, shard_end};
 use super::claim::Claim;
+use super::frame::LINES_BYTES_MAX;
 use super::frames::{Frames, bytes_before, oldest_waiting_ms};
 use super::progress::Progress;
 use super::retry::{self, Again, Purpose, Retries, Retry, Verdict};
@@ -22,6 +23,9 @@ use crate::clock::{Clock, TokenBucket};
 use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
 use crate::service::{Lifecycle, held};
 use crate::state::{ReadTxn, State, StateError};
+
+/// What is copied in one read, at least, in bytes: as much as a frame holds.
+const PIECE_BYTES: usize = LINES_BYTES_MAX;
 
 /// A shard that this process owns, as its workers see it.
 pub struct Source {
@@ -99,7 +103,9 @@ impl Source {
             clock,
             life,
         };
-        untried.into_iter().for_each(|range| source.take_back(range, whole(range)));
+        for range in untried {
+            source.take_back_in_parts(range)?;
+        }
         source.queue(retries.all());
         *held(&source.retries) = retries;
         Ok(Arc::new(source))
@@ -120,7 +126,9 @@ impl Source {
         while !self.life.is_stopping() && !resigned.load(Ordering::Relaxed) {
             let now = self.clock.monotonic();
             let due = match self.pop_returned(now) {
-                Ok(returned) => return self.take_again(returned).map(Some),
+                Ok(Returned { range, purpose, .. }) => {
+                    return Ok(Some(self.deliver(range, purpose)));
+                }
                 Err(due) => due,
             };
             let txn = self.state.read()?;
@@ -174,17 +182,17 @@ impl Source {
         Ok(self.deliver(range, whole(range)))
     }
 
-    /// Delivers what came back; the part that is beyond one delivery goes back again.
-    fn take_again(self: &Arc<Self>, returned: Returned) -> Result<Delivery, StateError> {
-        let Returned { range, purpose, due } = returned;
-        let most =
-            OffsetRange::new(range.first, range.end.min(range.first + self.policy.batch_max));
-        let (taken, _) = self.cut(&self.state.read()?, most)?;
-        if taken.end < range.end {
-            let range = OffsetRange::new(taken.end, range.end);
-            held(&self.returned).push_front(Returned { range, purpose, due });
+    /// What was taken before a restart, in deliveries of today's size. What failed or is dead comes
+    /// back as it was, whatever its size: the row that stands for it must go with its commit.
+    fn take_back_in_parts(&self, mut range: OffsetRange) -> Result<(), StateError> {
+        let txn = self.state.read()?;
+        while !range.is_empty() {
+            let end = range.end.min(range.first + self.policy.batch_max);
+            let (part, _) = self.cut(&txn, OffsetRange::new(range.first, end))?;
+            self.take_back(part, whole(part));
+            range.first = part.end;
         }
-        Ok(self.deliver(taken, purpose))
+        Ok(())
     }
 
     fn deliver(self: &Arc<Self>, range: OffsetRange, purpose: Purpose) -> Delivery {
@@ -230,13 +238,26 @@ impl Source {
         Err(StateError::Damaged(format!("{key}: no frame holds offset {next}, which waits")).into())
     }
 
+    /// Passes over copies of the lines, a piece at a time: whatever `visit` waits for, no read is
+    /// open meanwhile, which would keep pages from being used again.
     pub(super) fn visit<E: From<StateError>>(
         &self,
         range: OffsetRange,
         mut visit: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let txn = self.state.read()?;
-        self.walk(&txn, range, |_, lines| visit(lines).map(|()| true))
+        let (mut next, mut piece) = (range.first, Vec::with_capacity(2 * PIECE_BYTES));
+        while next < range.end {
+            piece.clear();
+            let txn = self.state.read()?;
+            self.walk(&txn, OffsetRange::new(next, range.end), |part, lines| {
+                piece.extend_from_slice(lines);
+                next = part.end;
+                Ok::<_, E>(piece.len() < PIECE_BYTES)
+            })?;
+            drop(txn);
+            visit(&piece)?;
+        }
+        Ok(())
     }
 
     pub(super) fn take_back(&self, range: OffsetRange, purpose: Purpose) {

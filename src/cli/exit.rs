@@ -9,7 +9,7 @@ Exit codes:
     0  done
     1  a check found something (verify, config check, bench)
     2  wrong usage
-   65  input data is wrong (publish)
+   65  input data is wrong (publish, dead)
    69  something needed cannot be had (an address in use; bench: no server)
    70  a mistake of the program itself
    73  a directory or file cannot be made or used

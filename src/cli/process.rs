@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::exit::{Exit, Failure, OrExit};
 use super::settings::{CommonSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
-use crate::service::Lifecycle;
+use crate::service::{Lifecycle, program};
 use crate::state::{OpenError, State, holds_state};
 
 /// What every part is given.
@@ -123,6 +123,7 @@ fn watch_signals(life: &Lifecycle, shutdown: Duration) -> Result<(), Failure> {
         stopping.stop();
         let name = next_signal(&mut interrupt, &mut terminate).await;
         tracing::warn!("{name} again: ending at once; what was accepted is stored");
+        program::kill_all();
         std::process::exit(Exit::Interrupted as i32);
     });
     let stopping = life.clone();
@@ -133,6 +134,7 @@ fn watch_signals(life: &Lifecycle, shutdown: Duration) -> Result<(), Failure> {
             seconds = shutdown.as_secs(),
             "the stop takes too long: ending; what was accepted is stored, the next start goes on"
         );
+        program::kill_all();
         std::process::exit(Exit::TemporaryFailure as i32);
     });
     Ok(())

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::broker::Delivery;
+use crate::broker::claim::Claim;
 use crate::broker::source::Source;
 use crate::message::ShardKey;
 use crate::service::Lifecycle;
@@ -70,6 +71,17 @@ impl Staff {
     fn hire(&self, place: u16) -> io::Result<Worker> {
         Worker::start(place, &self.source, &self.handler, &self.life)
     }
+
+    /// The worker at `place` has lost its claim: its messages go back.
+    fn take_from(&self, place: u16, claim: &Claim) {
+        let key = self.source.key();
+        tracing::warn!(
+            shard = %key.shard, worker = place, range = %claim.range(),
+            "a worker takes too long: its messages go to another one"
+        );
+        self.source.take_from(claim);
+        self.handler.timed_out(key, place);
+    }
 }
 
 impl Pool {
@@ -116,6 +128,11 @@ impl Pool {
         for at in 0..self.workers.len() {
             self.replace_if_late(at, now);
         }
+        for worker in &self.leaving {
+            if let Some(claim) = worker.revoke_if_late(now) {
+                self.staff.take_from(worker.place, &claim);
+            }
+        }
         let load = self.load();
         match self.scaling.decide(load, now) {
             Decision::Grow => self.grow(load),
@@ -134,25 +151,20 @@ impl Pool {
     }
 
     fn replace_if_late(&mut self, at: usize, now: Instant) {
-        let key = self.key();
         let Some(worker) = self.workers.get_mut(at) else { return };
         if self.hanging.len() >= HANGING_MAX {
             return;
         }
         let Some(claim) = worker.revoke_if_late(now) else { return };
-        let place = worker.place;
-        tracing::warn!(
-            shard = %key.shard, worker = place, range = %claim.range(),
-            "a worker takes too long: its messages go to another one"
-        );
-        worker.resign();
-        match self.staff.hire(place) {
-            Ok(replacement) => self.hanging.push(std::mem::replace(worker, replacement)),
-            // One fewer until it wakes up.
+        self.staff.take_from(worker.place, &claim);
+        match self.staff.hire(worker.place) {
+            Ok(replacement) => {
+                worker.resign();
+                self.hanging.push(std::mem::replace(worker, replacement));
+            }
+            // It goes on when it wakes up.
             Err(error) => tracing::warn!(%error, "no thread can be started in its place"),
         }
-        self.staff.source.take_from(&claim);
-        self.staff.handler.timed_out(key, place);
     }
 
     fn grow(&mut self, load: Load) {
@@ -181,7 +193,10 @@ impl Pool {
     /// Waits until every worker has ended, which they do when the process stops; those that hang
     /// hold nothing that they could commit.
     pub fn join(self) {
-        self.workers.into_iter().chain(self.leaving).for_each(Worker::join);
+        let (lost, leaving): (Vec<_>, Vec<_>) =
+            self.leaving.into_iter().partition(Worker::has_lost_its_claim);
+        self.workers.into_iter().chain(leaving).for_each(Worker::join);
+        drop(lost);
         self.hanging.into_iter().filter(Worker::is_finished).for_each(Worker::join);
     }
 }

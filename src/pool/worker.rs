@@ -60,6 +60,10 @@ impl Worker {
         claim.as_ref().filter(|claim| claim.revoke_if_late(now)).cloned()
     }
 
+    pub(super) fn has_lost_its_claim(&self) -> bool {
+        held(&self.desk.claim).as_ref().is_some_and(|claim| claim.is_lost())
+    }
+
     /// Asks it to end when it has nothing in hand.
     pub(super) fn resign(&self) {
         self.desk.resigned.store(true, Ordering::Relaxed);

@@ -2,18 +2,22 @@
 //!
 //! The program runs in a process group of its own. When its time is up, or the process stops, the
 //! whole group is killed; when it ends by itself, what it left running in its group is killed, too.
-//! A child that leaves the group (`setsid`) gets away: nothing waits for it.
+//! A child that leaves the group (`setsid`) gets away: nothing waits for it. So does a program whose
+//! process is killed (`kill -9`): it goes on until it finds its stdin or stdout closed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
 
-use super::Lifecycle;
+use super::{Lifecycle, held};
 
 /// How often a run looks whether the process stops.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -23,6 +27,8 @@ const AFTER_END: Duration = Duration::from_secs(1);
 const STDERR_BYTES_MAX: usize = 2048;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Reads of one pipe before the others, and the time, are looked at.
+const READS_AT_ONCE: usize = 16;
 /// What a shell answers when it cannot run a command, or not find it.
 const NOT_RUN: [i32; 2] = [126, 127];
 
@@ -85,6 +91,7 @@ impl Program {
             .spawn()?;
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        held(&RUNNING).push(pid_of(&child)?);
         let run = Run {
             child,
             status: None,
@@ -96,8 +103,12 @@ impl Program {
             told: Vec::new(),
             chunk: vec![0; READ_BYTES],
         };
-        for pipe in run.pipes() {
-            rustix::io::ioctl_fionbio(pipe, true)?;
+        // It is waited for also if this fails.
+        let mut run = run;
+        let unblocked = run.pipes().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true));
+        if let Err(error) = unblocked {
+            run.kill();
+            return Err(error.into());
         }
         Ok(run)
     }
@@ -141,23 +152,21 @@ impl Run<'_> {
             }
             if now >= deadline {
                 // Ended, but for a pipe that somebody else holds open: what came through it counts.
+                self.read_pipes();
                 return Ok(self.status.map_or(Ended::TimedOut, |status| self.judge(status)));
             }
             let wait = LOOK_EVERY.min(deadline - now);
             self.wait(pidfd.as_fd(), wait)?;
             self.write_stdin();
             self.read_pipes();
-            if self.output.len() > self.output_bytes_max {
-                let most = self.output_bytes_max;
-                return Ok(Ended::Failed(format!("it printed more than {most} bytes")));
+            if let Some(ended) = self.printed_too_much() {
+                return Ok(ended);
             }
-            if self.status.is_none() {
-                self.status = self.child.try_wait()?;
-                if self.status.is_some() {
-                    self.stdin = None;
-                    self.kill();
-                    deadline = deadline.min(Instant::now() + AFTER_END);
-                }
+            if self.status.is_none() && self.has_ended()? {
+                self.stdin = None;
+                self.kill();
+                // It has printed all that it will: only others can keep the pipe open.
+                deadline = Instant::now() + AFTER_END;
             }
             if let Some(status) = self.status.filter(|_| self.stdout.is_none()) {
                 return Ok(self.judge(status));
@@ -221,7 +230,16 @@ impl Run<'_> {
         });
     }
 
+    fn printed_too_much(&self) -> Option<Ended> {
+        let most = self.output_bytes_max;
+        let reason = || format!("it printed more than {most} bytes");
+        (self.output.len() > most).then(|| Ended::Failed(reason()))
+    }
+
     fn judge(&mut self, status: ExitStatus) -> Ended {
+        if let Some(ended) = self.printed_too_much() {
+            return ended;
+        }
         if status.success() {
             return Ended::Done(std::mem::take(&mut self.output));
         }
@@ -239,15 +257,34 @@ impl Run<'_> {
         }
     }
 
-    /// Kills what is left of the group.
+    /// Whether it has ended; it keeps its number until [`Run::kill`].
+    fn has_ended(&self) -> io::Result<bool> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(pid_of(&self.child)?), look)?.is_some())
+    }
+
+    /// Kills what is left of the group, while its number is taken by the program, dead or alive.
     fn kill(&mut self) {
+        if self.status.is_some() {
+            return;
+        }
         if let Ok(pid) = pid_of(&self.child) {
             // Nobody may be left.
             let _gone = kill_process_group(pid, Signal::KILL);
+            held(&RUNNING).retain(|running| *running != pid);
         }
-        if self.status.is_none() {
-            self.status = self.child.wait().ok();
-        }
+        self.status = self.child.wait().ok();
+    }
+}
+
+/// The programs that run.
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills every program that runs, with its children: for a process that ends without waiting.
+pub fn kill_all() {
+    for pid in held(&RUNNING).iter() {
+        // It may have ended.
+        let _gone = kill_process_group(*pid, Signal::KILL);
     }
 }
 
@@ -258,7 +295,8 @@ fn pid_of(child: &Child) -> io::Result<Pid> {
 
 /// Reads what is there, while `keep` wants more; drops the pipe at its end.
 fn read_pipe<P: Read>(pipe: &mut Option<P>, chunk: &mut [u8], mut keep: impl FnMut(&[u8]) -> bool) {
-    while let Some(open) = pipe {
+    for _ in 0..READS_AT_ONCE {
+        let Some(open) = pipe else { return };
         match open.read(chunk) {
             Ok(0) => *pipe = None,
             Ok(count) => {
@@ -277,6 +315,7 @@ fn read_pipe<P: Read>(pipe: &mut Option<P>, chunk: &mut [u8], mut keep: impl FnM
 mod tests {
     use super::*;
 
+    /// Less than the programs here would take.
     const LONG: Duration = Duration::from_secs(60);
 
     fn program(command: &str) -> Program {
@@ -315,11 +354,17 @@ mod tests {
         assert!(failure("yes").contains("more than 1048576 bytes"));
     }
 
-    /// Whether a process of the group that printed its number is left.
-    fn is_alive(pid: &str) -> bool {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    /// Waits until the process with this number has died; a kill takes its time.
+    fn assert_dies(pid: &str) {
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let deadline = Instant::now() + LONG;
+        while let Ok(stat) = std::fs::read_to_string(&stat) {
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{stat}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     #[test]
@@ -328,13 +373,13 @@ mod tests {
         let pid = dir.path().join("pid");
         let command = format!("sleep 600 & echo $! > {}; wait", pid.display());
         assert_eq!(run(&command, b"", Duration::from_millis(500)), Ended::TimedOut);
-        assert!(!is_alive(&std::fs::read_to_string(&pid).unwrap()));
+        assert_dies(&std::fs::read_to_string(&pid).unwrap());
     }
 
     #[test]
     fn what_a_program_leaves_running_does_not_keep_it_waiting() {
         let Ended::Done(output) = run("sleep 600 & echo $!", b"", LONG) else { panic!("not done") };
-        assert!(!is_alive(&String::from_utf8(output).unwrap()));
+        assert_dies(&String::from_utf8(output).unwrap());
     }
 
     #[test]

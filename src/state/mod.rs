@@ -33,11 +33,13 @@
 
 mod committer;
 mod durable;
+mod error;
 mod guard;
 mod space;
 mod tables;
 
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,9 +47,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use rustix::io::FdFlags;
 
 pub use committer::Job;
 pub use durable::create_durable;
+pub use error::StateError;
 pub use guard::{GuardError, holds_state};
 use tables::FORMAT;
 pub use tables::{Table, Tables};
@@ -90,54 +94,6 @@ pub enum OpenError {
         /// The format found.
         found: u32,
     },
-}
-
-/// Why a read or a commit did not happen. Nothing of a failed commit is stored, unless it says so.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StateError {
-    /// The map is full (`STATE_MAP_BYTES`).
-    #[error("the state map is full; it drains by itself, or raise STATE_MAP_BYTES")]
-    MapFull,
-    /// The file system is full, or nearly.
-    #[error("no space left for the state directory: {0}")]
-    NoSpace(String),
-    /// A sync failed earlier, or LMDB found damage: the outcome of what ran then is unknown.
-    #[error("the state environment can no longer be trusted: {0}")]
-    Poisoned(String),
-    /// The committer has ended, since the process stops.
-    #[error("the process is stopping")]
-    Stopped,
-    /// A stored value has not the shape it was written in.
-    #[error("damaged state: {0}")]
-    Damaged(String),
-    /// A read failed.
-    #[error("state environment: {0}")]
-    Lmdb(String),
-}
-
-impl StateError {
-    /// Whether the same work may succeed later, when there is space.
-    #[must_use]
-    pub const fn is_space(&self) -> bool {
-        matches!(self, Self::MapFull | Self::NoSpace(_))
-    }
-}
-
-impl From<heed::Error> for StateError {
-    fn from(error: heed::Error) -> Self {
-        const NO_SPACE: [i32; 2] =
-            [rustix::io::Errno::NOSPC.raw_os_error(), rustix::io::Errno::DQUOT.raw_os_error()];
-        match &error {
-            heed::Error::Mdb(heed::MdbError::MapFull) => Self::MapFull,
-            heed::Error::Mdb(heed::MdbError::Other(code)) if NO_SPACE.contains(code) => {
-                Self::NoSpace(error.to_string())
-            }
-            heed::Error::Io(io) if io.raw_os_error().is_some_and(|c| NO_SPACE.contains(&c)) => {
-                Self::NoSpace(io.to_string())
-            }
-            _ => Self::Lmdb(error.to_string()),
-        }
-    }
 }
 
 /// An identity that nothing else has: 128 random bits as 32 hexadecimal digits.
@@ -391,5 +347,18 @@ fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env<WithoutTls
     // SAFETY: the map is only ever written through LMDB: the file lies in a directory of mode 0700
     // that `guard` keeps off network file systems and to one PID namespace, so that LMDB's own
     // locks hold, and no other code of this program opens its files.
-    unsafe { options.open(dir) }
+    let env = unsafe { options.open(dir) }?;
+    // LMDB opens its file so that programs which this process starts would inherit it.
+    // Where there is no /proc there is no shell to start any.
+    for entry in std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let is_ours =
+            std::fs::read_link(entry.path()).is_ok_and(|path| path == dir.join("data.mdb"));
+        if let Some(number) = number.filter(|_| is_ours) {
+            // SAFETY: LMDB keeps its files open as long as `env` lives, which is until after this.
+            let file = unsafe { BorrowedFd::borrow_raw(number) };
+            rustix::io::fcntl_setfd(file, FdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+        }
+    }
+    Ok(env)
 }

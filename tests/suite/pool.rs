@@ -38,7 +38,9 @@ fn a_pool_grows_when_nobody_is_free_and_shrinks_again_and_says_why() {
     // What each worker did survives the restart.
     let history = || String::from_utf8(rig.run(&["history"]).stdout).unwrap();
     let before = history();
-    rig.start(&["message-consumer"]).stop();
+    let consumer = rig.start(&["message-consumer"]);
+    consumer.wait_log("took over shards");
+    consumer.stop();
     assert_eq!(history(), before);
     assert!(before.contains("shard-0-worker-4"), "{before}");
 }

@@ -115,7 +115,9 @@ impl Processor {
         let environment = environment(worker, &delivery);
         let mut pause = RETRY_PAUSE;
         loop {
-            delivery.claim().renew(Instant::now() + timeout + KILL_MARGIN);
+            if !delivery.claim().renew(Instant::now() + timeout + KILL_MARGIN + pause) {
+                return Ok(ControlFlow::Break(()));
+            }
             let reason = match program.run(&lines, &environment, timeout, &self.life) {
                 Ended::Done(mut output) => {
                     if output.last().is_some_and(|byte| *byte != b'\n') {
@@ -190,7 +192,9 @@ impl Processor {
         let mut pause = RETRY_PAUSE;
         loop {
             // A try that fails is not one that hangs.
-            delivery.claim().renew(Instant::now() + self.processing.timeout);
+            if !delivery.claim().renew(Instant::now() + self.processing.timeout + pause) {
+                return Err(WriteError::Lost);
+            }
             match self.writer.commit(worker, &delivery, content) {
                 Ok((row, proof)) => {
                     delivery.settle(&proof);

@@ -47,8 +47,8 @@ pub struct Part {
 /// The messages in one file.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FilePart {
-    /// The file, relative to the output directory.
-    pub file: PathBuf,
+    /// The file, relative to the output directory; none if a program made nothing of them.
+    pub file: Option<PathBuf>,
     /// Who wrote it.
     pub worker: WorkerName,
     /// The offset of the first of them.
@@ -92,7 +92,8 @@ fn look_up_part(
     for (row, in_place) in journal::rows_of(txn, state.tables(), key, range)? {
         let first = row.range.first.max(range.first);
         let count = row.range.end.min(range.end) - first;
-        files.push(FilePart { file: row.file, worker: row.worker, first, count, in_place });
+        let (file, worker) = (row.has_file().then(|| row.file.clone()), row.worker);
+        files.push(FilePart { file, worker, first, count, in_place });
     }
     let forgotten = pruned_below.min(range.end).saturating_sub(range.first);
     let in_files: u64 = files.iter().map(|file| file.count).sum();
