@@ -2,8 +2,8 @@
 //!
 //! The program runs in a process group of its own. When its time is up, or the process stops, the
 //! whole group is killed; when it ends by itself, what it left running in its group is killed, too.
-//! A child that leaves the group (`setsid`) gets away: nothing waits for it. So does a program whose
-//! process is killed (`kill -9`): it goes on until it finds its stdin or stdout closed.
+//! A child that leaves the group (`setsid`) gets away: nothing waits for it. A program whose own
+//! process is killed does too: it goes on until it finds its stdin or stdout closed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

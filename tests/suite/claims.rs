@@ -1,5 +1,5 @@
-//! Workers that are too slow, parts of another size, pools that shrink at the wrong moment: one shard
-//! in this process, its workers played by the test.
+//! Workers that are too slow, parts of another size, pools that shrink at the wrong moment: one
+//! shard in this process, its workers played by the test.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
