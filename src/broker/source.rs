@@ -14,7 +14,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Delivery;
 use super::append::{ShardEnd, shard_end};
 use super::claim::Claim;
-use super::frame::LINES_BYTES_MAX;
 use super::frames::{Frames, bytes_before, oldest_waiting_ms};
 use super::progress::Progress;
 use super::retry::{self, Again, Purpose, Retries, Retry, Verdict};
@@ -24,8 +23,9 @@ use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
 use crate::service::{Lifecycle, held};
 use crate::state::{ReadTxn, State, StateError};
 
-/// What is copied in one read, at least, in bytes: as much as a frame holds.
-const PIECE_BYTES: usize = LINES_BYTES_MAX;
+/// What is copied in one read, at least, in bytes: a frame under load, or many small ones. Each
+/// worker holds so much, or twice as much.
+const PIECE_BYTES: usize = 16 * 1024;
 
 /// A shard that this process owns, as its workers see it.
 pub struct Source {
