@@ -18,6 +18,7 @@ use std::time::Duration;
 use heed::RoTxn;
 use serde::{Deserialize, Serialize};
 
+use super::progress::Progress;
 use crate::message::{Offset, OffsetRange, ShardKey};
 use crate::state::{StateError, Tables, WriteTxn};
 
@@ -195,6 +196,25 @@ impl Retries {
         batches.dedup();
         all.extend(batches.into_iter().flat_map(|batch| self.buried(batch)));
         all
+    }
+
+    /// The first offset that was never taken, and what below it was taken, did not fail, and is not
+    /// committed.
+    #[must_use]
+    pub fn untried(&self, progress: &Progress) -> (Offset, Vec<OffsetRange>) {
+        let (_, committed) = progress.gaps();
+        let everything = OffsetRange::new(progress.low, Offset::MAX);
+        let mut known: Vec<_> = self.within(everything).map(|row| row.range).collect();
+        known.extend_from_slice(&progress.ranges);
+        known.sort_unstable();
+        let (mut next, mut untried) = (progress.low, Vec::new());
+        for range in known {
+            if range.first > next {
+                untried.push(OffsetRange::new(next, range.first));
+            }
+            next = next.max(range.end);
+        }
+        (next.max(committed), untried)
     }
 
     /// The rows whose messages are in `range`, in order.

@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Delivery;
 use super::append::{ShardEnd, shard_end};
 use super::claim::Claim;
+use super::frame::LINES_BYTES_MAX;
 use super::frames::{Frames, bytes_before, oldest_waiting_ms};
 use super::progress::Progress;
 use super::retry::{self, Again, Purpose, Retries, Retry, Verdict};
@@ -40,6 +41,8 @@ pub struct Source {
     next: AtomicU64,
     returned: Mutex<VecDeque<Returned>>,
     retries: Mutex<Retries>,
+    /// Room for pieces of lines; as many as were ever in use at once.
+    pieces: Mutex<Vec<Vec<u8>>>,
     /// Wakes whoever waits for the next delivery.
     nudge: (Sender<()>, Receiver<()>),
 }
@@ -85,7 +88,7 @@ impl Source {
         wake: Receiver<()>,
     ) -> Result<Arc<Self>, StateError> {
         let retries = retry::load(&*state.read()?, state.tables(), key)?;
-        let (next, untried) = untried(progress, &retries);
+        let (next, untried) = retries.untried(progress);
         let next_bytes = bytes_before(&state, key, next)?;
         let files = TakePolicy::FILES_IN_HAND;
         let bucket = TokenBucket::new(files, policy.files_per_second, clock.monotonic());
@@ -95,6 +98,7 @@ impl Source {
             cursor: Mutex::new(cursor),
             next: AtomicU64::new(next),
             returned: Mutex::default(),
+            pieces: Mutex::default(),
             nudge: bounded(1),
             retries: Mutex::new(Retries::default()),
             state,
@@ -245,7 +249,9 @@ impl Source {
         range: OffsetRange,
         mut visit: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (mut next, mut piece) = (range.first, Vec::with_capacity(2 * PIECE_BYTES));
+        // Used again and again: fresh room for each would be spread over the whole heap.
+        let room = || Vec::with_capacity(PIECE_BYTES + LINES_BYTES_MAX);
+        let (mut next, mut piece) = (range.first, held(&self.pieces).pop().unwrap_or_else(room));
         while next < range.end {
             piece.clear();
             let txn = self.state.read()?;
@@ -257,6 +263,7 @@ impl Source {
             drop(txn);
             visit(&piece)?;
         }
+        held(&self.pieces).push(piece);
         Ok(())
     }
 
@@ -350,24 +357,6 @@ impl Source {
 /// A delivery that is a batch of its own.
 const fn whole(range: OffsetRange) -> Purpose {
     Purpose::Process { of: range.count() }
-}
-
-/// The first offset that was never taken, and what below it was taken, did not fail, and is not
-/// committed.
-fn untried(progress: &Progress, retries: &Retries) -> (Offset, Vec<OffsetRange>) {
-    let (_, committed) = progress.gaps();
-    let everything = OffsetRange::new(progress.low, Offset::MAX);
-    let mut known: Vec<_> = retries.within(everything).map(|row| row.range).collect();
-    known.extend_from_slice(&progress.ranges);
-    known.sort_unstable();
-    let (mut next, mut untried) = (progress.low, Vec::new());
-    for range in known {
-        if range.first > next {
-            untried.push(OffsetRange::new(next, range.first));
-        }
-        next = next.max(range.end);
-    }
-    (next.max(committed), untried)
 }
 
 impl Cursor {
