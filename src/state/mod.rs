@@ -339,7 +339,7 @@ impl Core {
     }
 }
 
-#[expect(unsafe_code, reason = "opening a memory map is unsafe in heed; it happens only here")]
+#[expect(unsafe_code, reason = "heed's open, and a descriptor that LMDB keeps: only here")]
 fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
     // A slot is taken per read, not per thread that ever read.
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
