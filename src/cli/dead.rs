@@ -3,12 +3,13 @@
 use std::io::Write;
 
 use anyhow::{Context, anyhow};
-use chrono::{DateTime, SecondsFormat};
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
+use super::history::date_and_time;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
 use crate::batch::dead::{self, DeadError, DeadRow};
@@ -171,16 +172,11 @@ fn print_table(out: &mut impl Write, rows: &[Listed<'_>]) -> std::io::Result<()>
             "{:>8} {shard:>5} {:>8}  {:<20}  {:<20}  {reason}",
             row.number,
             row.messages,
-            time(row.committed_ms),
-            row.resent_ms.map(time).unwrap_or_default(),
+            date_and_time(row.committed_ms, SecondsFormat::Secs),
+            row.resent_ms.map(|ms| date_and_time(ms, SecondsFormat::Secs)).unwrap_or_default(),
         )?;
     }
     Ok(())
-}
-
-fn time(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
-    at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default()
 }
 
 fn show(command: &ShowCommand) -> Result<Exit, Failure> {

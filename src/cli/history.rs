@@ -107,7 +107,7 @@ fn print_csv(out: &mut impl Write, workers: &[(WorkerName, WorkerTotals)]) -> st
 }
 
 /// Milliseconds since 1970 as RFC 3339 has them; nothing for what no calendar holds.
-fn date_and_time(ms: u64, format: SecondsFormat) -> String {
+pub(super) fn date_and_time(ms: u64, format: SecondsFormat) -> String {
     let at = i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis);
     at.map(|at| at.to_rfc3339_opts(format, true)).unwrap_or_default()
 }
