@@ -18,7 +18,8 @@ use async_data_processor::batch::disk::{Disk, OutputDir};
 use async_data_processor::batch::journal::JournalRetention;
 use async_data_processor::batch::name::Compression;
 use async_data_processor::batch::verify::verify;
-use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
+use async_data_processor::broker::embedded::EmbeddedBroker;
+use async_data_processor::broker::idempotency::KeyRetention;
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
 use async_data_processor::clock::SystemClock;
@@ -51,7 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let published =
         broker.publish(Unit { parts: entries.into_parts(), key: None }).blocking_recv()??;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "durable, with receipt {}", published.receipt)?;
+    let receipt = published.receipt.ok_or("the embedded broker gives receipts")?;
+    writeln!(out, "durable, with receipt {receipt}")?;
 
     // The consumer owns the shards, and its workers write the files, until the life ends.
     let output = dir.path().join("files");
@@ -73,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !account.ok {
         return Err(format!("{:?}", account.findings).into());
     }
-    let report = receipt::look_up(&state, &published.receipt)?.ok_or("the receipt is unknown")?;
+    let report = receipt::look_up(&state, &receipt)?.ok_or("the receipt is unknown")?;
     for file in
         report.parts.iter().flat_map(|part| &part.files).filter_map(|part| part.file.as_ref())
     {
@@ -102,6 +104,7 @@ fn consumer(state: &State, disk: Arc<dyn Disk>, output: &Path, life: &Lifecycle)
         output: output.to_owned(),
         clock: Arc::new(SystemClock),
         life: life.clone(),
+        feed: None,
         settings: ConsumerSettings {
             shards: SHARDS,
             workers: Limits { least: 2, most: 2 },

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use heed::{PutFlags, RoTxn};
 
-use super::frame::{FRAME_BYTES_MAX, HEAD_BYTES, Head, LINES_BYTES_MAX};
-use crate::message::{Lines, Offset, OffsetRange, ShardKey};
+use super::frame::{FRAME_BYTES_MAX, HEAD_BYTES, Head};
+use crate::message::{Lines, Offset, OffsetRange, ShardKey, line_prefix_bytes};
 use crate::state::{StateError, Tables, WriteTxn};
 
 /// Where a shard ends.
@@ -90,9 +90,11 @@ impl Appender {
 
     /// Appends lines to a shard and says which offsets they got.
     ///
+    /// A line longer than a frame gets one of its own. Whoever takes entries in refuses them
+    /// before; what comes from elsewhere and is only kept as a dead letter may be so long.
+    ///
     /// # Errors
-    /// The environment refused; the transaction cannot go on. A line longer than
-    /// [`LINES_BYTES_MAX`] is refused so too.
+    /// The environment refused; the transaction cannot go on.
     pub fn append(
         &mut self,
         txn: &mut WriteTxn<'_>,
@@ -107,14 +109,14 @@ impl Appender {
         let first = frame.end().offset;
         let mut rest = lines.bytes.as_slice();
         while !rest.is_empty() {
-            let (bytes, count) = whole_lines_within(rest, lines, frame.room());
+            let (mut bytes, mut count) = whole_lines_within(rest, lines, frame.room());
             if count == 0 {
-                if frame.head.count == 0 {
-                    return Err(StateError::Damaged("a message is longer than a frame".to_owned()));
+                if frame.head.count > 0 {
+                    frame.write(txn, key)?;
+                    *frame = OpenFrame::new(frame.end(), self.accepted_ms);
+                    continue;
                 }
-                frame.write(txn, key)?;
-                *frame = OpenFrame::new(frame.end(), self.accepted_ms);
-                continue;
+                (bytes, count) = (line_prefix_bytes(rest, 1), 1);
             }
             let (taken, left) = rest.split_at(bytes);
             frame.value.extend_from_slice(taken);
@@ -176,8 +178,6 @@ fn whole_lines_within(rest: &[u8], all: &Lines, room: usize) -> (usize, u32) {
     let within = rest.get(..room.min(rest.len())).unwrap_or(rest);
     let Some(last) = memchr::memrchr(b'\n', within) else { return (0, 0) };
     let taken = within.get(..=last).unwrap_or(within);
-    // At most a frame's bytes, so at most as many lines.
-    debug_assert!(taken.len() <= LINES_BYTES_MAX);
     let count = memchr::memchr_iter(b'\n', taken).count();
     (taken.len(), u32::try_from(count).unwrap_or(u32::MAX))
 }

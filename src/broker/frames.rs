@@ -2,26 +2,29 @@
 
 use std::ops::Bound;
 
+use heed::RoTxn;
+
 use super::append::shard_end;
 use super::frame;
+use super::progress::Progress;
 use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
-use crate::state::{ReadTxn, State, StateError};
+use crate::state::{ReadTxn, State, StateError, Tables};
 
 /// The bytes that the shard had taken in before `offset`.
 ///
 /// # Errors
 /// A read failed, or no frame holds it.
 pub(super) fn bytes_before(
-    state: &State,
+    txn: &RoTxn<'_>,
+    tables: Tables,
     key: ShardKey,
     offset: Offset,
 ) -> Result<u64, StateError> {
-    let txn = state.read()?;
-    let end = shard_end(&txn, state.tables(), key)?;
+    let end = shard_end(txn, tables, key)?;
     if offset >= end.offset {
         return Ok(end.bytes);
     }
-    let row = state.tables().frames.get_lower_than_or_equal_to(&txn, &key.offset_key(offset))?;
+    let row = tables.frames.get_lower_than_or_equal_to(txn, &key.offset_key(offset))?;
     let found = row.filter(|(at, _)| ShardKey::parse(at) == Some(key));
     let (head, lines, first) = found
         .and_then(|(at, value)| {
@@ -31,6 +34,16 @@ pub(super) fn bytes_before(
         .ok_or_else(|| StateError::Damaged(format!("{key}: no frame holds offset {offset}")))?;
     let skipped = line_prefix_bytes(lines, offset.saturating_sub(first));
     Ok(head.bytes_before + skipped as u64)
+}
+
+/// Bytes of lines that wait in a shard: those above its low mark.
+///
+/// # Errors
+/// A read failed.
+pub fn waiting_bytes(txn: &RoTxn<'_>, tables: Tables, key: ShardKey) -> Result<u64, StateError> {
+    let low = Progress::load(txn, tables, key)?.low;
+    let end = shard_end(txn, tables, key)?;
+    Ok(end.bytes.saturating_sub(bytes_before(txn, tables, key, low)?))
 }
 
 /// When the oldest message that waits was accepted, in milliseconds since 1970.

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`frame`], [`frames`] | the stored form of lines, and reading them |
 //! | [`append`] | lines get their offsets and go into the state environment |
-//! | [`embedded`] | the publisher with nothing else installed; Idempotency-Key |
+//! | [`embedded`] | the publisher with nothing else installed |
+//! | [`rabbitmq`] | the publisher over RabbitMQ, and the bridge from it into the same state |
+//! | [`idempotency`] | Idempotency-Key: the first answer, again |
 //! | [`wake`] | telling consumers of other processes that there is work |
 //! | [`ownership`] | one process per shard, by a lock the kernel frees |
 //! | [`take`] | when waiting messages become a delivery; pure |
@@ -26,12 +28,15 @@
 
 pub mod append;
 pub mod claim;
+mod cursor;
 mod delivery;
 pub mod embedded;
 pub mod frame;
 pub mod frames;
+pub mod idempotency;
 pub mod ownership;
 pub mod progress;
+pub mod rabbitmq;
 pub mod receipt;
 pub mod retry;
 pub mod source;
@@ -79,8 +84,8 @@ impl IdempotencyKey {
 /// The answer to a durable publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// Which offsets the messages got.
-    pub receipt: Receipt,
+    /// Which offsets the messages got; none where that is decided only on their way.
+    pub receipt: Option<Receipt>,
     /// Whether this is the first answer again, to a repeated key.
     pub replayed: bool,
 }
@@ -100,9 +105,23 @@ pub enum PublishError {
     /// No room; nothing was stored.
     #[error("no room for messages: {0}")]
     Full(String),
+    /// The broker cannot be reached, or takes nothing now; nothing was stored.
+    #[error("the broker takes no messages: {0}")]
+    Unavailable(String),
     /// Whether it was stored is unknown.
     #[error("it is unknown whether the messages were stored: {0}")]
     Unknown(String),
+}
+
+/// What brings the messages of a broker elsewhere into the shards that this process owns.
+pub trait Feed: Send + Sync {
+    /// The shard is this process's from now on: its messages may come. They come until
+    /// [`Feed::end`], whatever happens to the broker.
+    fn begin(&self, key: ShardKey);
+
+    /// No more messages: when this returns, everything that came is in the state environment, and
+    /// nothing will be added to it. Waits for it, but not for long.
+    fn end(&self);
 }
 
 /// Somewhere to publish to.

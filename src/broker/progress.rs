@@ -99,27 +99,10 @@ impl Progress {
         if epoch != self.epoch {
             return Err(Refused::Fenced { held: epoch, current: self.epoch });
         }
-        if range.is_empty()
-            || range.first < self.low
-            || self.ranges.iter().any(|committed| committed.overlaps(range))
-        {
-            return Err(Refused::Overlap { range });
+        match insert(&mut self.low, &mut self.ranges, range) {
+            true => Ok(Committed { key, range }),
+            false => Err(Refused::Overlap { range }),
         }
-        self.ranges.push(range);
-        self.ranges.sort_unstable();
-        let mut merged: Vec<OffsetRange> = Vec::with_capacity(self.ranges.len());
-        for next in self.ranges.drain(..) {
-            if self.low == next.first {
-                self.low = next.end;
-                continue;
-            }
-            match merged.last_mut() {
-                Some(last) if last.end == next.first => last.end = next.end,
-                _ => merged.push(next),
-            }
-        }
-        self.ranges = merged;
-        Ok(Committed { key, range })
     }
 
     /// What is not committed below the highest range, and where what follows it begins.
@@ -140,6 +123,31 @@ impl Progress {
         let above: u64 = self.ranges.iter().map(|range| range.count()).sum();
         end.saturating_sub(self.low).saturating_sub(above)
     }
+}
+
+/// Adds a range to a low mark and the ranges above it: sorted, apart from each other and from the
+/// mark. False, and nothing changed, when some of it is there already.
+pub(super) fn insert(low: &mut u64, ranges: &mut Vec<OffsetRange>, range: OffsetRange) -> bool {
+    let at = ranges.partition_point(|known| known.first < range.first);
+    let (before, after) = ranges.split_at(at);
+    let overlaps = |known: Option<&OffsetRange>| known.is_some_and(|k| k.overlaps(range));
+    if range.is_empty() || range.first < *low || overlaps(before.last()) || overlaps(after.first())
+    {
+        return false;
+    }
+    let joins_before = before.last().is_some_and(|known| known.end == range.first);
+    let joins_after = after.first().is_some_and(|known| known.first == range.end);
+    let first = if joins_before { at - 1 } else { at };
+    let joined = OffsetRange::new(
+        before.last().filter(|_| joins_before).map_or(range.first, |known| known.first),
+        after.first().filter(|_| joins_after).map_or(range.end, |known| known.end),
+    );
+    ranges.splice(first..at + usize::from(joins_after), [joined]);
+    if joined.first == *low {
+        ranges.remove(0);
+        *low = joined.end;
+    }
+    true
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 //! they are dead. The others are done. When all parts of a batch are either, its dead messages are
 //! delivered once more, to be written to the dead letters: neighbours together.
 //!
+//! A message that is no entry is dead as it comes: its row is stored with it.
+//!
 //! A row stands for each part that is neither done nor delivered for the last time. It goes with
 //! the commit of its messages, in the same transaction, so a restart goes on where this was.
 
@@ -112,6 +114,13 @@ pub fn timeout_of(timeout: Duration, count: u64, of: u64) -> Duration {
     least.max(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }
 
+/// A reason as it is kept: cut, if it is too long.
+#[must_use]
+pub fn reason(text: &str) -> String {
+    let kept = text.get(..text.floor_char_boundary(REASON_BYTES_MAX));
+    kept.unwrap_or(text).to_owned()
+}
+
 fn pause_after(attempts: u32) -> Duration {
     PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(PAUSE_MAX)
 }
@@ -147,9 +156,7 @@ impl Retries {
         let batch = known.map_or(range, |row| row.batch);
         let attempts = known.map_or(0, |row| row.attempts) + 1;
         let verdict = decide(range, batch, attempts, attempts_max);
-        let mut reason = reason.to_owned();
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        let dead = verdict == Verdict::Dead;
+        let (reason, dead) = (self::reason(reason), verdict == Verdict::Dead);
         let row = Retry { range, batch, attempts, reason, failed_ms: now_ms, dead };
         let rows = match verdict {
             Verdict::Again(_) | Verdict::Dead => vec![row],
@@ -174,6 +181,14 @@ impl Retries {
         }
         again.extend(batch.into_iter().flat_map(|batch| self.buried(batch)));
         again
+    }
+
+    /// Messages that were stored as dead, whole batches of them: says what is to be delivered.
+    pub fn add_dead(&mut self, rows: Vec<Retry>) -> Vec<Again> {
+        let mut batches: Vec<_> = rows.iter().map(|row| row.batch).collect();
+        batches.dedup();
+        self.rows.extend(rows.into_iter().map(|row| (row.range.first, row)));
+        batches.into_iter().flat_map(|batch| self.buried(batch)).collect()
     }
 
     /// The messages of `range` are committed: says what is to be delivered because of that.
@@ -252,11 +267,30 @@ impl Retry {
 pub fn load(txn: &RoTxn<'_>, tables: Tables, key: ShardKey) -> Result<Retries, StateError> {
     let mut rows = BTreeMap::new();
     for row in tables.retries.prefix_iter(txn, &key.key())? {
-        let row: Retry = serde_json::from_slice(row?.1)
-            .map_err(|error| StateError::Damaged(format!("a row of table retries: {error}")))?;
+        let row = decode(row?.1)?;
         rows.insert(row.range.first, row);
     }
     Ok(Retries { rows })
+}
+
+/// The first row of a shard from an offset on.
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub fn first_from(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+    from: Offset,
+) -> Result<Option<Retry>, StateError> {
+    let row = tables.retries.get_greater_than_or_equal_to(txn, &key.offset_key(from))?;
+    let row = row.filter(|(at, _)| ShardKey::parse(at) == Some(key));
+    row.map(|(_, value)| decode(value)).transpose()
+}
+
+fn decode(value: &[u8]) -> Result<Retry, StateError> {
+    serde_json::from_slice(value)
+        .map_err(|error| StateError::Damaged(format!("a row of table retries: {error}")))
 }
 
 /// Stores the rows of a failure.

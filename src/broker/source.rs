@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Delivery;
-use super::append::{ShardEnd, shard_end};
+use super::append::shard_end;
 use super::claim::Claim;
+use super::cursor::Cursor;
 use super::frame::LINES_BYTES_MAX;
 use super::frames::{Frames, bytes_before, oldest_waiting_ms};
 use super::progress::Progress;
 use super::retry::{self, Again, Purpose, Retries, Retry, Verdict};
-use super::take::{Decision, TakePolicy, Waiting};
+use super::take::{Decision, TakePolicy};
 use crate::clock::{Clock, TokenBucket};
 use crate::message::{Offset, OffsetRange, ShardKey, line_prefix_bytes};
 use crate::service::{Lifecycle, held};
@@ -53,18 +54,6 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Held by the one worker that waits for the next delivery.
-#[derive(Debug)]
-struct Cursor {
-    /// The first offset not yet taken.
-    next: Offset,
-    /// Bytes that the shard had taken in before it.
-    next_bytes: u64,
-    waiting_since: Option<Instant>,
-    bucket: TokenBucket,
-    wake: Receiver<()>,
-}
-
 /// Messages that were taken and are to be delivered again.
 #[derive(Debug, Clone, Copy)]
 struct Returned {
@@ -89,7 +78,7 @@ impl Source {
     ) -> Result<Arc<Self>, StateError> {
         let retries = retry::load(&*state.read()?, state.tables(), key)?;
         let (next, untried) = retries.untried(progress);
-        let next_bytes = bytes_before(&state, key, next)?;
+        let next_bytes = bytes_before(&*state.read()?, state.tables(), key, next)?;
         let files = TakePolicy::FILES_IN_HAND;
         let bucket = TokenBucket::new(files, policy.files_per_second, clock.monotonic());
         let cursor = Cursor { next, next_bytes, waiting_since: None, bucket, wake };
@@ -137,6 +126,7 @@ impl Source {
             };
             let txn = self.state.read()?;
             let end = shard_end(&txn, self.state.tables(), self.key)?;
+            let most = self.pass_by_dead(&mut cursor, &txn, end.offset)?;
             let waiting = cursor.look(end, now);
             let until = |pause: Duration| {
                 due.map_or(pause, |due| pause.min(due.saturating_duration_since(now)))
@@ -146,7 +136,7 @@ impl Source {
                     if spend {
                         cursor.bucket.try_take(now);
                     }
-                    return self.take(&mut cursor, &txn, end).map(Some);
+                    return self.take(&mut cursor, &txn, most).map(Some);
                 }
                 Decision::Wait(pause) => {
                     drop(txn);
@@ -174,16 +164,42 @@ impl Source {
         self: &Arc<Self>,
         cursor: &mut Cursor,
         txn: &ReadTxn<'_>,
-        end: ShardEnd,
+        most: Offset,
     ) -> Result<Delivery, StateError> {
-        let most =
-            OffsetRange::new(cursor.next, end.offset.min(cursor.next + self.policy.batch_max));
+        let most = OffsetRange::new(cursor.next, most.min(cursor.next + self.policy.batch_max));
         let (range, bytes) = self.cut(txn, most)?;
         cursor.next = range.end;
         self.next.store(range.end, Ordering::Relaxed);
         cursor.next_bytes += bytes;
         cursor.waiting_since = None;
         Ok(self.deliver(range, whole(range)))
+    }
+
+    /// Messages that were dead when they came, because they are no entries: they are passed by and
+    /// buried. Says where the next of them stands, or else `end`.
+    fn pass_by_dead(
+        &self,
+        cursor: &mut Cursor,
+        txn: &ReadTxn<'_>,
+        end: Offset,
+    ) -> Result<Offset, StateError> {
+        let mut dead = Vec::new();
+        let most = loop {
+            match retry::first_from(txn, self.state.tables(), self.key, cursor.next)? {
+                Some(row) if row.range.first == cursor.next => {
+                    cursor.next = row.range.end;
+                    dead.push(row);
+                }
+                row => break row.map_or(end, |row| row.range.first.min(end)),
+            }
+        };
+        if !dead.is_empty() {
+            cursor.next_bytes = bytes_before(txn, self.state.tables(), self.key, cursor.next)?;
+            self.next.store(cursor.next, Ordering::Relaxed);
+            let again = held(&self.retries).add_dead(dead);
+            self.queue(again);
+        }
+        Ok(most)
     }
 
     /// What was taken before a restart, in deliveries of today's size. What failed or is dead comes
@@ -357,32 +373,4 @@ impl Source {
 /// A delivery that is a batch of its own.
 const fn whole(range: OffsetRange) -> Purpose {
     Purpose::Process { of: range.count() }
-}
-
-impl Cursor {
-    /// Until something may have changed: a wake-up, something returned, or the end of the pause.
-    fn wait(&self, nudge: &Receiver<()>, pause: Duration) {
-        crossbeam_channel::select! {
-            // A channel is closed when the listener has ended: then only the pause counts.
-            recv(self.wake) -> woken => if woken.is_err() {
-                let _nudged = nudge.recv_timeout(pause);
-            },
-            recv(nudge) -> _ => {}
-            default(pause) => {}
-        }
-    }
-
-    fn look(&mut self, end: ShardEnd, now: Instant) -> Waiting {
-        let messages = end.offset.saturating_sub(self.next);
-        if messages == 0 {
-            self.waiting_since = None;
-            return Waiting::default();
-        }
-        let since = *self.waiting_since.get_or_insert(now);
-        Waiting {
-            messages,
-            bytes: end.bytes.saturating_sub(self.next_bytes),
-            waited: now.saturating_duration_since(since),
-        }
-    }
 }

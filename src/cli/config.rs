@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, Args, Command, FromArgMatches, Subcommand};
 use super::exit::{Exit, Failure, OrExit, tell};
 use super::settings::UpSettings;
 use super::settings_file::{Source, Sources};
+use crate::broker::rabbitmq::address::Address;
 
 pub(super) const EXAMPLES: &str = "\
 Exit code 1 if anything is wrong.
@@ -70,7 +71,7 @@ fn in_force_value(key: &str, arg: &Arg, sources: &Sources) -> anyhow::Result<(St
     let alone = arg.clone().env(None::<&'static str>).default_value(value.clone());
     match Command::new("check").no_binary_name(true).arg(alone).try_get_matches_from([""; 0]) {
         Ok(_) => Ok((
-            value,
+            if key == "rabbitmq_url" { Address::redact(&value) } else { value },
             match source {
                 Source::Variable(name) => name,
                 Source::File(_) => "settings file".to_owned(),

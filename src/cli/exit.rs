@@ -29,6 +29,7 @@ Examples:
 pub enum Exit {
     Done = 0,
     CheckFailed = 1,
+    Usage = 2,
     DataError = 65,
     Unavailable = 69,
     Software = 70,

@@ -26,11 +26,21 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
+/// lapin logs what it tells as an error as well, and returned messages with their bodies: we say
+/// what matters of it ourselves, unless it is asked for by name.
+fn without_lapin(filter: EnvFilter, text: &str) -> Result<EnvFilter, Failure> {
+    if text.contains("lapin") {
+        return Ok(filter);
+    }
+    Ok(filter.add_directive("lapin=off".parse().or_exit(Exit::Software)?))
+}
+
 /// Starts logging.
 pub(super) fn start(settings: &LogSettings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log)
         .with_context(|| format!("LOG is {:?}", settings.log))
         .or_exit(Exit::Config)?;
+    let filter = without_lapin(filter, &settings.log)?;
     let terminal = std::io::stderr().is_terminal();
     let human = match settings.log_format {
         Format::Auto => terminal,

@@ -7,10 +7,13 @@ use anyhow::{Context, anyhow};
 
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
-use super::settings::{BatchSettings, ConsumerCommand, ShardSettings};
+use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
+use crate::broker::Feed;
+use crate::broker::rabbitmq::bridge::{Bridge, BridgeParts};
 use crate::rooms::messages::consume::{ConsumeError, Consumer};
+use crate::rooms::messages::foreign;
 use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -22,26 +25,30 @@ Examples:
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
     let ConsumerCommand { common, batch } = settings;
-    batch.check().map_err(Failure::of_settings)?;
+    let checked = both(batch.check(), common.broker());
+    let ((), broker) = checked.map_err(Failure::of_settings)?;
     process::run("message-consumer", &common, async |process| {
-        consume(process, &common.shards, &batch).await
+        consume(process, &common, &batch, broker).await
     })
 }
 
 /// Consumes until the process stops.
 pub(super) async fn consume(
     process: Process,
-    shards: &ShardSettings,
+    common: &CommonSettings,
     batch: &BatchSettings,
+    broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let feed = broker.map(|broker| bridge(&process, common, broker)).transpose()?;
     let consumer = Consumer {
         output: disk.path().to_owned(),
         disk: Arc::new(disk),
         state: process.state,
         clock: process.clock,
         life: process.life,
-        settings: batch.consumer(shards.count(), process.shutdown),
+        settings: batch.consumer(common.shards.count(), process.shutdown),
+        feed,
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
     ended.context("the consumer").or_exit(Exit::Software)?.map_err(|error| {
@@ -54,6 +61,24 @@ pub(super) async fn consume(
         };
         Failure::new(exit, error)
     })
+}
+
+/// What brings messages from the broker.
+fn bridge(
+    process: &Process,
+    common: &CommonSettings,
+    broker: Broker,
+) -> Result<Arc<dyn Feed>, Failure> {
+    let bridge = Bridge::start(BridgeParts {
+        address: broker.address,
+        topology: broker.topology,
+        state: process.state.clone(),
+        clock: Arc::clone(&process.clock),
+        retention: common.keys.retention(),
+        check: foreign::read,
+        life: process.life.clone(),
+    });
+    Ok(Arc::new(bridge.context("wake-up sockets").or_exit(Exit::CannotCreate)?))
 }
 
 /// Opens the output directory; makes it, unless one was used before: then it has gone missing.

@@ -14,6 +14,7 @@ mod logging;
 mod message_consumer;
 mod process;
 mod publish;
+mod rabbitmq_settings;
 mod server;
 mod settings;
 mod settings_file;
@@ -83,6 +84,9 @@ enum Command {
 pub fn main() -> std::process::ExitCode {
     let sources = Sources::read(&Cli::command());
     let parsed = sources.apply(Cli::command()).try_get_matches();
+    if let Some(error) = parsed.as_ref().ok().and_then(rabbitmq_settings::exposed) {
+        return Failure::new(Exit::Usage, error).report();
+    }
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => match sources.blame(&error) {

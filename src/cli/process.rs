@@ -58,7 +58,10 @@ where
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome?;
     match life.failure() {
-        Some(reason) => Err(Failure::new(Exit::Io, anyhow!(reason))),
+        Some(failure) => {
+            let exit = if failure.is_settings { Exit::Config } else { Exit::Io };
+            Err(Failure::new(exit, anyhow!(failure.reason)))
+        }
         None => {
             tracing::info!("{name} has ended: everything taken is stored");
             Ok(Exit::Done)

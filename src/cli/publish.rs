@@ -16,15 +16,17 @@ use serde::Serialize;
 use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::open_state;
-use super::settings::{ShardSettings, StateSettings};
+use super::settings::{Broker, RabbitSettings, ShardSettings, StateSettings};
 use super::signals;
-use crate::broker::embedded::{EmbeddedBroker, KeyRetention};
-use crate::broker::{Publish, PublishError, Unit};
-use crate::clock::SystemClock;
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::idempotency::KeyRetention;
+use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::broker::{IdempotencyKey, Publish, PublishError, Unit};
+use crate::clock::{Clock, SystemClock};
 use crate::message::{Lines, ShardKey};
 use crate::rooms::messages::entry::{ENTRIES_MAX, ENTRY_BYTES_MAX, Entries};
 use crate::service::Lifecycle;
-use crate::state::State;
+use crate::state::{State, random_identity};
 
 pub(super) const EXAMPLES: &str = "\
 Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65), without room
@@ -56,6 +58,8 @@ pub(super) struct PublishCommand {
     state: StateSettings,
     #[command(flatten)]
     shards: ShardSettings,
+    #[command(flatten)]
+    rabbitmq: RabbitSettings,
     /// Pass over so many lines first.
     #[arg(long, value_name = "LINES", default_value_t = 0)]
     skip: u64,
@@ -72,12 +76,15 @@ struct Stored {
 
 pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
-    let state = open_state(&command.state, &Lifecycle::new())?;
-    let mut publisher = Publisher::new(state, command)?;
+    let broker = command.rabbitmq.check(command.shards.count()).map_err(Failure::of_settings)?;
+    let life = Lifecycle::new();
+    let state = open_state(&command.state, &life)?;
+    let mut publisher = Publisher::new(Target::new(state, broker, life)?, command.shards.count());
     let stop = signals::watch()?;
     let reader = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
     let outcome = publisher.publish_all(Input { reader, stop }, command.skip);
     publisher.bar.finish_and_clear();
+    publisher.target.close();
     let stored = publisher.stored;
     let mut out = std::io::stdout().lock();
     let printed = print_json(&mut out, &stored).and_then(|()| out.flush());
@@ -124,20 +131,79 @@ impl Input {
     }
 }
 
+/// Where entries go.
+struct Target {
+    publisher: Arc<dyn Publish>,
+    /// The connection to a broker elsewhere, and what keeps it.
+    remote: Option<(RabbitPublisher, tokio::runtime::Runtime)>,
+    /// Names the units, so that one that is sent again counts once.
+    session: String,
+    life: Lifecycle,
+}
+
+impl Target {
+    fn new(state: State, broker: Option<Broker>, life: Lifecycle) -> Result<Self, Failure> {
+        let session = random_identity().context("random bits").or_exit(Exit::Software)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let Some(Broker { address, topology }) = broker else {
+            // Units carry no keys here.
+            let retention = KeyRetention { keys_max: 0, age_ms_max: 0 };
+            let embedded = EmbeddedBroker::new(state, clock, retention);
+            let publisher = embedded.context("wake-up sockets").or_exit(Exit::CannotCreate)?;
+            return Ok(Self { publisher: Arc::new(publisher), remote: None, session, life });
+        };
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("starting a thread")
+            .or_exit(Exit::Software)?;
+        let inside = runtime.enter();
+        // What others remember is theirs to forget.
+        let retention = KeyRetention { keys_max: u64::MAX, age_ms_max: u64::MAX };
+        let started =
+            RabbitPublisher::start(address, topology, state, clock, retention, life.clone());
+        let rabbit = started.context("random bits").or_exit(Exit::Software)?;
+        let publisher = Arc::new(rabbit.clone());
+        drop(inside);
+        Ok(Self { publisher, remote: Some((rabbit, runtime)), session, life })
+    }
+
+    /// The key of the unit that starts behind line `lines`.
+    fn key(&self, lines: u64) -> Option<IdempotencyKey> {
+        self.remote.as_ref().map(|_| IdempotencyKey {
+            principal: Arc::from("publish"),
+            key: format!("{}-{lines}", self.session),
+            fingerprint: [0; 32],
+        })
+    }
+
+    /// Whether the same unit may be stored a moment later.
+    const fn may_pass(&self, error: &PublishError) -> bool {
+        match error {
+            PublishError::Full(_) | PublishError::Busy | PublishError::Unavailable(_) => true,
+            PublishError::Unknown(_) => self.remote.is_some(),
+            PublishError::KeyReused | PublishError::KeyInFlight => false,
+        }
+    }
+
+    fn close(&self) {
+        if let Some((rabbit, runtime)) = &self.remote {
+            runtime.block_on(rabbit.close());
+        }
+    }
+}
+
 struct Publisher {
-    broker: EmbeddedBroker,
+    target: Target,
     shards: std::num::NonZeroU16,
     bar: ProgressBar,
     stored: Stored,
 }
 
 impl Publisher {
-    fn new(state: State, command: &PublishCommand) -> Result<Self, Failure> {
-        // Lines carry no keys.
-        let retention = KeyRetention { keys_max: 0, age_ms_max: 0 };
-        let broker = EmbeddedBroker::new(state, Arc::new(SystemClock), retention)
-            .context("wake-up sockets")
-            .or_exit(Exit::CannotCreate)?;
+    fn new(target: Target, shards: std::num::NonZeroU16) -> Self {
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         } else {
@@ -146,7 +212,7 @@ impl Publisher {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} stored, {per_sec}") {
             bar.set_style(style);
         }
-        Ok(Self { broker, shards: command.shards.count(), bar, stored: Stored::default() })
+        Self { target, shards, bar, stored: Stored::default() }
     }
 
     fn publish_all(&mut self, mut input: Input, skip: u64) -> Result<(), Failure> {
@@ -215,13 +281,18 @@ impl Publisher {
     fn store_unit(&self, parts: &[(ShardKey, Lines)]) -> Result<(), Failure> {
         let mut tries = 0;
         loop {
-            let unit = Unit { parts: parts.to_vec(), key: None };
-            let answer = self.broker.publish(unit).blocking_recv();
+            let key = self.target.key(self.stored.lines);
+            let unit = Unit { parts: parts.to_vec(), key };
+            let answer = self.target.publisher.publish(unit).blocking_recv();
             let error = match answer.context("the commit never ended").or_exit(Exit::Io)? {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
-            let may_pass = matches!(error, PublishError::Full(_) | PublishError::Busy);
+            if let Some(failure) = self.target.life.failure() {
+                let exit = if failure.is_settings { Exit::Config } else { Exit::Io };
+                return Err(Failure::new(exit, anyhow!(failure.reason)));
+            }
+            let may_pass = self.target.may_pass(&error);
             if !may_pass || tries >= ROOM_TRIES {
                 let exit = if may_pass { Exit::TemporaryFailure } else { Exit::Io };
                 let after = self.stored.lines;

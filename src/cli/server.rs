@@ -11,8 +11,10 @@ use tokio::net::TcpListener;
 
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
-use super::settings::{CheckedHttp, HttpSettings, ServerSettings, ShardSettings};
+use super::settings::{Broker, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both};
+use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
@@ -32,18 +34,20 @@ const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
     let ServerSettings { common, http } = settings;
-    let checked = http.check().map_err(Failure::of_settings)?;
+    let checked = both(http.check(), common.broker());
+    let (checked, broker) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common, async |process| {
-        serve_messages(process, &common.shards, &http, checked).await
+        serve_messages(process, &common, &http, checked, broker).await
     })
 }
 
 /// Serves the API until the process stops.
 pub(super) async fn serve_messages(
     process: Process,
-    shards: &ShardSettings,
+    common: &CommonSettings,
     http: &HttpSettings,
     checked: CheckedHttp,
+    broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
@@ -54,21 +58,21 @@ pub(super) async fn serve_messages(
     let http_metrics = HttpMetrics::register(&mut registry);
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
-    let publisher = EmbeddedBroker::new(
-        process.state.clone(),
-        Arc::clone(&process.clock),
-        http.key_retention(),
-    );
-    let publisher = publisher.context("wake-up sockets").or_exit(Exit::CannotCreate)?;
+    let rabbit = broker.map(|broker| rabbit_publisher(&process, common, broker)).transpose()?;
+    let publisher: Arc<dyn Publish> = match &rabbit {
+        Some(rabbit) => Arc::new(rabbit.clone()),
+        None => Arc::new(embedded_publisher(&process, common)?),
+    };
+    let health = Arc::new(Health { watch: Arc::clone(&watch), rabbit: rabbit.clone() });
     let auth = match checked.tokens {
         Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
         None => Auth::open(),
     };
     let api = Api {
-        publisher: Arc::new(publisher),
+        publisher,
         bodies: BodyReader::new(BodySettings::default(), budget),
         state: process.state.clone(),
-        shards: shards.count(),
+        shards: common.shards.count(),
     };
     let parts = AppParts {
         title: "async-data-processor",
@@ -78,15 +82,51 @@ pub(super) async fn serve_messages(
         debug_errors: http.debug_errors,
         http_metrics: Arc::clone(&http_metrics),
         registry: Arc::new(registry),
-        readiness: Arc::clone(&watch) as Arc<dyn Readiness>,
+        readiness: Arc::clone(&health) as Arc<dyn Readiness>,
         life: process.life.clone(),
         auth: auth.clone(),
     };
     let router = app(vec![api::room(api, &auth)], parts);
-    tokio::spawn(warn_of_problems(watch, process.life.clone()));
+    tokio::spawn(warn_of_problems(health, process.life.clone()));
     let settings = Arc::new(http.serve_settings(process.shutdown * 4 / 5));
     serve(listener, router, settings, checked.tls, http_metrics, &process.life).await;
+    if let Some(rabbit) = rabbit {
+        rabbit.close().await;
+    }
     Ok(())
+}
+
+fn embedded_publisher(
+    process: &Process,
+    common: &CommonSettings,
+) -> Result<EmbeddedBroker, Failure> {
+    let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
+    let publisher = EmbeddedBroker::new(state, clock, common.keys.retention());
+    publisher.context("wake-up sockets").or_exit(Exit::CannotCreate)
+}
+
+fn rabbit_publisher(
+    process: &Process,
+    common: &CommonSettings,
+    Broker { address, topology }: Broker,
+) -> Result<RabbitPublisher, Failure> {
+    let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
+    let (keys, life) = (common.keys.retention(), process.life.clone());
+    let started = RabbitPublisher::start(address, topology, state, clock, keys, life);
+    started.context("random bits").or_exit(Exit::Software)
+}
+
+/// What stands in the way of work: here, and at the broker.
+struct Health {
+    watch: Arc<Watch>,
+    rabbit: Option<RabbitPublisher>,
+}
+
+impl Readiness for Health {
+    fn problems(&self) -> Vec<String> {
+        let broker = self.rabbit.as_ref().map(RabbitPublisher::problems).unwrap_or_default();
+        self.watch.problems().into_iter().chain(broker).collect()
+    }
 }
 
 /// Binds the address, if it may be listened on.
@@ -109,15 +149,15 @@ async fn listen(http: &HttpSettings, checked: &CheckedHttp) -> Result<TcpListene
 }
 
 /// Says in the log what `/readyz` would, when it changes.
-async fn warn_of_problems(watch: Arc<Watch>, life: Lifecycle) {
+async fn warn_of_problems(health: Arc<Health>, life: Lifecycle) {
     let mut told = BTreeSet::new();
     loop {
         tokio::select! {
             () = life.stopping() => return,
             () = tokio::time::sleep(WATCH_EVERY) => {}
         }
-        let watch = Arc::clone(&watch);
-        let Ok(problems) = tokio::task::spawn_blocking(move || watch.problems()).await else {
+        let health = Arc::clone(&health);
+        let Ok(problems) = tokio::task::spawn_blocking(move || health.problems()).await else {
             return;
         };
         // The figures in a text change all the time; its beginning says which problem it is.

@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 use super::exit::tell;
-use crate::broker::embedded::KeyRetention;
+pub(super) use super::rabbitmq_settings::{Broker, RabbitSettings};
+use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
 
@@ -100,6 +101,11 @@ pub(super) struct HttpSettings {
     /// Show internal details of errors to clients.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(super) debug_errors: bool,
+}
+
+/// How long requests with an Idempotency-Key are remembered.
+#[derive(Debug, Clone, Args)]
+pub(super) struct KeySettings {
     /// How many Idempotency-Keys are kept.
     #[arg(long, env, value_name = "N", default_value_t = 100_000)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
@@ -118,6 +124,10 @@ pub(super) struct CommonSettings {
     pub(super) process: ProcessSettings,
     #[command(flatten)]
     pub(super) shards: ShardSettings,
+    #[command(flatten)]
+    pub(super) rabbitmq: RabbitSettings,
+    #[command(flatten)]
+    pub(super) keys: KeySettings,
 }
 
 /// `server`.
@@ -237,9 +247,11 @@ impl HttpSettings {
             ..ServeSettings::default()
         }
     }
+}
 
+impl KeySettings {
     /// How long Idempotency-Keys are kept.
-    pub(super) fn key_retention(&self) -> KeyRetention {
+    pub(super) fn retention(&self) -> KeyRetention {
         KeyRetention {
             keys_max: self.idempotency_keys,
             age_ms_max: self.idempotency_seconds.saturating_mul(1000),
@@ -247,14 +259,31 @@ impl HttpSettings {
     }
 }
 
+impl CommonSettings {
+    /// The broker, if messages travel over one; every problem there is.
+    pub(super) fn broker(&self) -> Result<Option<Broker>, Vec<anyhow::Error>> {
+        self.rabbitmq.check(self.shards.count())
+    }
+}
+
+/// Two checks as one; every problem there is.
+pub(super) fn both<A, B>(
+    one: Result<A, Vec<anyhow::Error>>,
+    other: Result<B, Vec<anyhow::Error>>,
+) -> Result<(A, B), Vec<anyhow::Error>> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => {
+            let problems = one.err().into_iter().chain(other.err());
+            Err(problems.flatten().collect())
+        }
+    }
+}
+
 impl UpSettings {
     /// Checks both parts; every problem there is.
-    pub(super) fn check(&self) -> Result<CheckedHttp, Vec<anyhow::Error>> {
-        let mut problems = self.batch.check().err().unwrap_or_default();
-        match self.http.check() {
-            Ok(checked) if problems.is_empty() => return Ok(checked),
-            checked => problems.extend(checked.err().into_iter().flatten()),
-        }
-        Err(problems)
+    pub(super) fn check(&self) -> Result<(CheckedHttp, Option<Broker>), Vec<anyhow::Error>> {
+        both(self.batch.check(), both(self.http.check(), self.common.broker()))
+            .map(|((), checked)| checked)
     }
 }

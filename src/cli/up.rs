@@ -13,12 +13,12 @@ Examples:
   DATA_OUTPUT_DIR=/srv/messages PORT=8081 async-data-processor up";
 
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
-    let checked = settings.check().map_err(Failure::of_settings)?;
+    let (checked, broker) = settings.check().map_err(Failure::of_settings)?;
     let UpSettings { common, http, batch } = settings;
     process::run("up", &common, async |process| {
-        let (life, shards) = (process.life.clone(), &common.shards);
-        let server = serve_messages(process.clone(), shards, &http, checked);
-        let consumer = consume(process, shards, &batch);
+        let life = process.life.clone();
+        let server = serve_messages(process.clone(), &common, &http, checked, broker.clone());
+        let consumer = consume(process, &common, &batch, broker);
         // One cannot go on without the other.
         let (server, consumer) = (then_stop(&life, server), then_stop(&life, consumer));
         let (served, consumed) = tokio::join!(server, consumer);

@@ -19,10 +19,29 @@ pub struct Lifecycle {
 #[derive(Debug, Default)]
 struct Shared {
     token: CancellationToken,
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Failure>>,
     /// Held while the token is cancelled, so that no thread misses it between look and wait.
     gate: Mutex<()>,
     changed: Condvar,
+}
+
+/// Why a process stops that would rather go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    /// What happened, where, and what to do.
+    pub reason: String,
+    /// Whether it is for a person to change a setting.
+    pub is_settings: bool,
+}
+
+/// `pause`, shortened at random by up to a half: what waits for the same comes at different times.
+#[must_use]
+pub fn jittered(pause: Duration) -> Duration {
+    let mut bits = [0; 2];
+    // Without random bits the whole of it.
+    let _none = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty());
+    pause - pause.mul_f64(f64::from(u16::from_be_bytes(bits)) / f64::from(u16::MAX) / 2.0)
 }
 
 /// Locks a mutex whose value is whole at every instant: a thread that panicked with it did no harm.
@@ -46,15 +65,23 @@ impl Lifecycle {
 
     /// Stops because going on would not be safe. The first reason is kept.
     pub fn fail(&self, reason: impl Into<String>) {
-        let reason = reason.into();
-        tracing::error!(%reason, "stopping");
-        held(&self.shared.failure).get_or_insert(reason);
+        self.end(Failure { reason: reason.into(), is_settings: false });
+    }
+
+    /// Stops because of what a person has to change first. The first reason is kept.
+    pub fn fail_settings(&self, reason: impl Into<String>) {
+        self.end(Failure { reason: reason.into(), is_settings: true });
+    }
+
+    fn end(&self, failure: Failure) {
+        tracing::error!(reason = failure.reason, "stopping");
+        held(&self.shared.failure).get_or_insert(failure);
         self.stop();
     }
 
     /// The reason of the first failure.
     #[must_use]
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<Failure> {
         held(&self.shared.failure).clone()
     }
 
@@ -101,7 +128,7 @@ mod tests {
         life.fail("second");
         assert!(thread.join().unwrap());
         assert!(life.is_stopping());
-        assert_eq!(life.failure().as_deref(), Some("first"));
+        assert_eq!(life.failure().map(|failure| failure.reason).as_deref(), Some("first"));
     }
 
     #[test]

@@ -19,7 +19,8 @@
 //! | workers | worker name | totals | `batch::journal` |
 //! | retries | offset key | what failed | `broker::retry` |
 //! | dead | batch number | dead letters | `batch::dead` |
-//! | idempotency, idempotency_order | key / number | first answer / key | `broker::embedded` |
+//! | sessions | shard key, session | packets taken | `broker::rabbitmq` |
+//! | idempotency, idempotency_order | key / number | first answer / key | `broker::idempotency` |
 //! | meta | name | identity, counters | several |
 //!
 //! Every commit is synced: no NOSYNC, NOMETASYNC or WRITEMAP. One thread per process commits, and

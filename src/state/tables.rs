@@ -1,12 +1,14 @@
 //! The tables of the environment, made on first use.
 
+use std::ops::RangeInclusive;
+
 use heed::types::Bytes;
 use heed::{Database, Env, WithoutTls};
 
-/// The layout of everything stored; another number is refused, but for the one before: its tables
-/// are all here, and the new ones empty.
-pub(super) const FORMAT: u32 = 2;
-const FORMAT_BEFORE: u32 = 1;
+/// The layout of everything stored; another number is refused, but for those before: their
+/// tables are all here, and the new ones empty.
+pub(super) const FORMAT: u32 = 3;
+const FORMATS_BEFORE: RangeInclusive<u32> = 1..=2;
 /// A bytes-to-bytes table.
 pub type Table = Database<Bytes, Bytes>;
 
@@ -22,6 +24,7 @@ pub struct Tables {
     pub workers: Table,
     pub retries: Table,
     pub dead: Table,
+    pub sessions: Table,
     pub idempotency: Table,
     pub idempotency_order: Table,
     pub meta: Table,
@@ -42,13 +45,17 @@ pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Result<(Tables, Stri
         workers: table("workers")?,
         retries: table("retries")?,
         dead: table("dead")?,
+        sessions: table("sessions")?,
         idempotency: table("idempotency")?,
         idempotency_order: table("idempotency_order")?,
         meta,
     };
     match meta.get(&txn, b"format")?.map(|bytes| bytes.try_into().map_or(0, u32::from_be_bytes)) {
         Some(FORMAT) => {}
-        None | Some(FORMAT_BEFORE) => meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?,
+        None => meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?,
+        Some(before) if FORMATS_BEFORE.contains(&before) => {
+            meta.put(&mut txn, b"format", &FORMAT.to_be_bytes())?;
+        }
         Some(found) => return Ok(Err(found)),
     }
     let identity = match meta.get(&txn, b"identity")? {

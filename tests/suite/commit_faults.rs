@@ -13,7 +13,8 @@ use async_data_processor::batch::disk::Disk;
 use async_data_processor::batch::journal::JournalRetention;
 use async_data_processor::batch::name::Compression;
 use async_data_processor::broker::append::shard_ends;
-use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
+use async_data_processor::broker::embedded::EmbeddedBroker;
+use async_data_processor::broker::idempotency::KeyRetention;
 use async_data_processor::broker::progress::Progress;
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
@@ -135,6 +136,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             life: life.clone(),
             settings: settings(timeout),
+            feed: None,
         };
         let thread = std::thread::spawn(move || consumer.run());
         while !enough(self) && !life.is_stopping() && !thread.is_finished() {
@@ -142,7 +144,8 @@ impl Rig {
         }
         life.stop();
         let outcome = thread.join().unwrap();
-        life.failure().or_else(|| outcome.err().map(|error| error.to_string()))
+        let failure = life.failure().map(|failure| failure.reason);
+        failure.or_else(|| outcome.err().map(|error| error.to_string()))
     }
 
     fn assert_exactly_once(&self, case: &str) {

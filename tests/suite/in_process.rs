@@ -13,7 +13,8 @@ use async_data_processor::batch::output::bind;
 use async_data_processor::batch::recovery::recover;
 use async_data_processor::batch::verify::{Account, verify};
 use async_data_processor::batch::writer::Writer;
-use async_data_processor::broker::embedded::{EmbeddedBroker, KeyRetention};
+use async_data_processor::broker::embedded::EmbeddedBroker;
+use async_data_processor::broker::idempotency::KeyRetention;
 use async_data_processor::broker::ownership::ShardLock;
 use async_data_processor::broker::progress::{Progress, Refused};
 use async_data_processor::broker::source::Source;
@@ -150,6 +151,7 @@ fn a_clock_that_jumps_delays_and_loses_nothing() {
         output: bench.dir.path().join("output"),
         clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
         life: life.clone(),
+        feed: None,
         settings: ConsumerSettings {
             shards: NonZeroU16::MIN,
             workers: Limits { least: 1, most: 1 },

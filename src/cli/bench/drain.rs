@@ -78,34 +78,49 @@ pub(super) enum Drained {
     Interrupted(u64),
 }
 
-/// Waits until all messages below `mark` are in files; gives up when none comes for `patience`.
-/// `tick` is told how many wait.
+/// Messages that are to be in files.
+#[derive(Debug)]
+pub(super) struct Expected<'a> {
+    /// How far the state environment was before the run.
+    pub(super) before: &'a Mark,
+    /// How many have been accepted since, and must come: over a broker, some time later.
+    pub(super) accepted: u64,
+}
+
+/// Waits until all messages that have been accepted by now are in files; gives up when none comes
+/// for `patience`. `tick` is told how many wait. Gives how far the state environment was when all
+/// of them had come.
 ///
 /// # Errors
 /// A read failed.
 pub(super) fn wait(
-    mark: &Mark,
+    expected: &Expected<'_>,
     state: &State,
     patience: Duration,
     life: &Lifecycle,
     mut tick: impl FnMut(u64),
-) -> Result<Drained, StateError> {
+) -> Result<(Drained, Mark), StateError> {
     let mut least = u64::MAX;
     let mut since = Instant::now();
+    let mut mark = Mark::read(state)?;
     loop {
-        let waiting = mark.waiting(state)?;
+        let missing = expected.accepted.saturating_sub(mark.accepted_since(expected.before));
+        let waiting = missing + mark.waiting(state)?;
         if waiting == 0 {
-            return Ok(Drained::All(Instant::now()));
+            return Ok((Drained::All(Instant::now()), mark));
         }
         if waiting < least {
             (least, since) = (waiting, Instant::now());
         }
         tick(waiting);
         if since.elapsed() > patience {
-            return Ok(Drained::Stuck(waiting));
+            return Ok((Drained::Stuck(waiting), mark));
         }
         if life.wait_stopping(POLL) {
-            return Ok(Drained::Interrupted(waiting));
+            return Ok((Drained::Interrupted(waiting), mark));
+        }
+        if missing > 0 {
+            mark = Mark::read(state)?;
         }
     }
 }

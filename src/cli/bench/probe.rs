@@ -67,11 +67,14 @@ pub(super) fn check(target: &Target, state: Option<&State>) -> Result<(), Failur
             return Err(Failure::new(Exit::Unavailable, anyhow!(text)));
         }
     }
-    let receipt = serde_json::from_str::<serde_json::Value>(&reply.body)
+    let body = serde_json::from_str::<serde_json::Value>(&reply.body)
         .ok()
-        .and_then(|body| body.get("receipt")?.as_str()?.parse::<Receipt>().ok())
+        .filter(|body| body.get("accepted").is_some())
         .ok_or_else(|| anyhow!("what answers at {url} is not this program: {shown}"))
         .or_exit(Exit::Unavailable)?;
+    let receipt = body.get("receipt").and_then(|receipt| receipt.as_str()?.parse::<Receipt>().ok());
+    // Over a broker there is no receipt: the state directory is the consumer's.
+    let Some(receipt) = receipt else { return Ok(()) };
     let Some(state) = state.filter(|state| !receipt.is_of(state.identity())) else { return Ok(()) };
     let text = format!(
         "the server at {url} stores in another state directory than {}: set STATE_DIR to the \

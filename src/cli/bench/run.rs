@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::arrival::{Arrivals, Seen};
 use super::command::{BenchCommand, progress_bar};
-use super::drain::{self, Drained, Mark};
+use super::drain::{self, Drained, Expected, Mark};
 use super::files::{self, EndToEnd};
 use super::latency::Times;
 use super::load::{self, Fate, Outcome, Plan};
@@ -161,14 +161,14 @@ impl<'a> Run<'a> {
             after.not_verified = Some("--no-drain".to_owned());
             return Ok(after);
         };
-        let mut mark = Mark::read(state).or_exit(Exit::Io)?;
-        let mut drained = drain(self.command, self.life, &mut self.meter, state, &mark)?;
+        let expected = Expected { before, accepted };
+        let (mut drained, mut mark) =
+            drain(self.command, self.life, &mut self.meter, state, &expected)?;
         after.costs = self.meter.costs(accepted);
         // A request whose answer never came may be stored only now, and must be whole then.
         let is_open = outcome.fates.contains(&Fate::Unknown);
         if let (Drained::All(_), true) = (drained, is_open) {
-            mark = Mark::read(state).or_exit(Exit::Io)?;
-            drained = drain(self.command, self.life, &mut self.meter, state, &mark)?;
+            (drained, mark) = drain(self.command, self.life, &mut self.meter, state, &expected)?;
         }
         let last = match drained {
             Drained::All(last) => last,
@@ -259,18 +259,18 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Waits until all messages below `mark` are in files.
+/// Waits until all messages that were accepted are in files.
 fn drain(
     command: &BenchCommand,
     life: &Lifecycle,
     meter: &mut Meter,
     state: &State,
-    mark: &Mark,
-) -> Result<Drained, Failure> {
+    expected: &Expected<'_>,
+) -> Result<(Drained, Mark), Failure> {
     let bar = progress_bar(None);
     let patience = Duration::from_secs(command.drain_seconds);
     let mut sampled = Instant::now();
-    let drained = drain::wait(mark, state, patience, life, |waiting| {
+    let drained = drain::wait(expected, state, patience, life, |waiting| {
         if sampled.elapsed() >= load::TICK {
             sampled = Instant::now();
             meter.sample();

@@ -102,8 +102,8 @@ fn created(
     accepted: usize,
     published: &Published,
 ) -> Response {
-    let receipt = published.receipt.to_string();
-    let location = HeaderValue::try_from(format!("/receipt/{receipt}"));
+    let receipt = published.receipt.as_ref().map(ToString::to_string);
+    let location = receipt.as_ref().map(|receipt| format!("/receipt/{receipt}"));
     let json_type = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let mut response = if prefers_representation(headers) {
         let applied = HeaderName::from_static("preference-applied");
@@ -112,10 +112,13 @@ fn created(
         (StatusCode::CREATED, [json_type, applied], echo).into_response()
     } else {
         // A receipt is letters, digits and marks that JSON needs not escape.
-        let answer = format!("{{\"accepted\":{accepted},\"receipt\":\"{receipt}\"}}");
+        let answer = match receipt {
+            Some(receipt) => format!("{{\"accepted\":{accepted},\"receipt\":\"{receipt}\"}}"),
+            None => format!("{{\"accepted\":{accepted}}}"),
+        };
         (StatusCode::CREATED, [json_type], answer).into_response()
     };
-    if let Ok(location) = location {
+    if let Some(Ok(location)) = location.map(HeaderValue::try_from) {
         response.headers_mut().insert(LOCATION, location);
     }
     if published.replayed {
@@ -206,6 +209,12 @@ fn publish_error(error: &PublishError) -> HttpError {
         PublishError::Full(detail) => {
             let text = "no room for messages; nothing was stored, try again later";
             HttpError::new(StatusCode::INSUFFICIENT_STORAGE, text)
+                .internal(detail)
+                .retry_after(ROOM_RETRY_SECONDS)
+        }
+        PublishError::Unavailable(detail) => {
+            let text = "the broker takes no messages now; nothing was stored, try again later";
+            HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text)
                 .internal(detail)
                 .retry_after(ROOM_RETRY_SECONDS)
         }

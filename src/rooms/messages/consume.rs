@@ -13,6 +13,7 @@ use crate::batch::name::{Compression, WorkerName};
 use crate::batch::output::{self, OutputError};
 use crate::batch::recovery::{RecoveryError, recover};
 use crate::batch::writer::{WriteError, Writer};
+use crate::broker::Feed;
 use crate::broker::append::shard_ends;
 use crate::broker::ownership::{RETRY, ShardLock};
 use crate::broker::progress::Progress;
@@ -97,6 +98,8 @@ pub struct Consumer {
     pub life: Lifecycle,
     /// The settings.
     pub settings: ConsumerSettings,
+    /// What brings messages of a broker elsewhere, if there is one.
+    pub feed: Option<Arc<dyn Feed>>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -129,6 +132,8 @@ impl Consumer {
         if let Err(error) = &outcome {
             self.life.fail(error.to_string());
         }
+        // Nothing comes any more before a lock is let go.
+        self.feed.iter().for_each(|feed| feed.end());
         owned.wake.wake_all();
         for (pool, lock) in owned.pools {
             pool.join();
@@ -252,6 +257,7 @@ impl Consumer {
         let pool = Pool::start(self.settings.workers, &source, &owned.handler, &self.life)
             .map_err(io("starting a worker"))?;
         owned.pools.push((pool, lock));
+        self.feed.iter().for_each(|feed| feed.begin(key));
         Ok(true)
     }
 

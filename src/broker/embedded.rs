@@ -3,8 +3,6 @@
 //! Requests that arrive while a commit syncs are gathered into the next one, their lines into
 //! shared frames. The answer goes out when the commit is synced, never before.
 
-mod idempotency;
-
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,14 +11,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::append::Appender;
+use super::idempotency::{self, KeyRetention, StoredKey};
 use super::wake::Waker;
 use super::{Publish, PublishError, Published, Receipt, Unit};
 use crate::clock::Clock;
 use crate::message::ShardKey;
 use crate::service::held;
 use crate::state::{Job, State, StateError, WriteTxn};
-pub use idempotency::KeyRetention;
-use idempotency::StoredKey;
 
 /// Requests that may wait for a commit, and bytes of lines in them: a commit can take long, when
 /// another process holds the write lock.
@@ -252,8 +249,10 @@ impl Shared {
         let Some((key, sent)) = request.key.as_ref().zip(request.unit.key.as_ref()) else {
             return Ok(None);
         };
-        let known = idempotency::find(txn, key, sent.fingerprint, self.retention, now_ms)?;
-        Ok(known.map(|first| first.map(|receipt| Published { receipt, replayed: true })))
+        let known =
+            idempotency::find(&txn.txn, txn.tables, key, sent.fingerprint, self.retention, now_ms)?;
+        Ok(known
+            .map(|first| first.map(|receipt| Published { receipt: Some(receipt), replayed: true })))
     }
 
     /// Stores one request. The outer error ends the transaction.
@@ -274,6 +273,6 @@ impl Shared {
             let fingerprint = sent.fingerprint;
             idempotency::remember(txn, key, fingerprint, &receipt, self.retention, now_ms)?;
         }
-        Ok(Ok(Published { receipt, replayed: false }))
+        Ok(Ok(Published { receipt: Some(receipt), replayed: false }))
     }
 }

@@ -38,10 +38,11 @@ struct Row {
 }
 
 /// The stored form of a key: of one length, whatever a client sends.
-pub(super) type StoredKey = [u8; 32];
+pub type StoredKey = [u8; 32];
 
 /// The stored form of `key`.
-pub(super) fn stored_key(key: &IdempotencyKey) -> StoredKey {
+#[must_use]
+pub fn stored_key(key: &IdempotencyKey) -> StoredKey {
     let mut hash = Sha256::new();
     // The length keeps principal and key apart.
     hash.update((key.principal.len() as u64).to_be_bytes());
@@ -60,14 +61,18 @@ fn load(txn: &RoTxn<'_>, tables: Tables, stored: &[u8]) -> Result<Option<Row>, S
 }
 
 /// The first answer to this key, if it is still known.
-pub(super) fn find(
-    txn: &WriteTxn<'_>,
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub fn find(
+    txn: &RoTxn<'_>,
+    tables: Tables,
     stored: &StoredKey,
     fingerprint: [u8; 32],
     retention: KeyRetention,
     now_ms: u64,
 ) -> Result<Option<Result<Receipt, PublishError>>, StateError> {
-    let Some(row) = load(&txn.txn, txn.tables, stored)? else { return Ok(None) };
+    let Some(row) = load(txn, tables, stored)? else { return Ok(None) };
     if now_ms.saturating_sub(row.at_ms) > retention.age_ms_max {
         return Ok(None);
     }
@@ -78,7 +83,10 @@ pub(super) fn find(
 }
 
 /// Remembers the first answer to this key, and forgets what is too much or too old.
-pub(super) fn remember(
+///
+/// # Errors
+/// The environment refused; the transaction cannot go on.
+pub fn remember(
     txn: &mut WriteTxn<'_>,
     stored: &StoredKey,
     fingerprint: [u8; 32],

@@ -1,0 +1,177 @@
+//! The queues: which there are, with which properties, and how they are declared.
+//!
+//! | queue | sort | holds |
+//! |---|---|---|
+//! | `async-data-processor.messages.<shard>` | quorum, one active consumer | packets of a shard |
+//! | `async-data-processor.messages.shards` | classic | nothing: it pins the number of shards |
+//! | `async-data-processor.messages.returned` | quorum | a net for what the broker gives up |
+//! | `task_queue_<shard>` (interop, as R1 has them) | classic | one entry a message |
+//!
+//! All are durable and reached through the default exchange. The pin is a queue whose
+//! `x-max-length` is the number of shards: the broker itself refuses whoever declares it with
+//! another one, and says which it is.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, Queue};
+
+use super::error::{BrokerError, Doing, within};
+use crate::message::ShardId;
+
+/// How long a call to the broker may take.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const PIN: &str = "async-data-processor.messages.shards";
+const RETURNED: &str = "async-data-processor.messages.returned";
+
+/// What travels in a message of the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Lines of many entries, in quorum queues of our own.
+    Packed,
+    /// One JSON object, in R1's classic queues.
+    Interop,
+}
+
+/// The queues of one installation.
+#[derive(Debug, Clone, Copy)]
+pub struct Topology {
+    /// What travels.
+    pub format: Format,
+    /// How many shards.
+    pub shards: NonZeroU16,
+}
+
+impl Topology {
+    /// The queue of a shard.
+    #[must_use]
+    pub fn queue(self, shard: ShardId) -> String {
+        match self.format {
+            Format::Packed => format!("async-data-processor.messages.{shard}"),
+            Format::Interop => format!("task_queue_{shard}"),
+        }
+    }
+
+    /// The shards that have a queue.
+    pub fn shard_ids(self) -> impl Iterator<Item = ShardId> {
+        (0..self.shards.get()).map(ShardId)
+    }
+
+    /// Declares every queue; those that are there already stay as they are.
+    ///
+    /// # Errors
+    /// The broker does not answer, or has a queue of the name with other properties.
+    pub async fn declare(self, connection: &Connection) -> Result<(), BrokerError> {
+        let mut declaring = Declaring { connection, channel: None };
+        if self.format == Format::Packed {
+            declaring.pin(self.shards).await?;
+            declaring.quorum(RETURNED, FieldTable::default()).await?;
+        }
+        for shard in self.shard_ids() {
+            let name = self.queue(shard);
+            match self.format {
+                Format::Packed => declaring.quorum(&name, shard_arguments()).await?,
+                Format::Interop => declaring.declare(&name, FieldTable::default()).await?,
+            };
+        }
+        Ok(())
+    }
+
+    /// How many messages wait in the queue of a shard, and how many consumers it has.
+    ///
+    /// # Errors
+    /// The broker does not answer, or the queue is not there; the channel is closed then.
+    pub async fn look(self, channel: &Channel, shard: ShardId) -> Result<(u32, u32), BrokerError> {
+        let name = self.queue(shard);
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let asked = channel.queue_declare(name.into(), options, FieldTable::default());
+        let queue = within(CALL_TIMEOUT, Doing::Looking, asked).await?;
+        Ok((queue.message_count(), queue.consumer_count()))
+    }
+}
+
+/// Attempts are ours, and so is every limit: what the broker cannot take it refuses, rather than
+/// drop what it has, should a policy limit the length after all.
+fn shard_arguments() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text(RETURNED));
+    arguments
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+/// A channel to declare on: the broker closes it when it refuses.
+struct Declaring<'a> {
+    connection: &'a Connection,
+    channel: Option<Channel>,
+}
+
+impl Declaring<'_> {
+    async fn declare(&mut self, name: &str, arguments: FieldTable) -> Result<Queue, BrokerError> {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None => within(CALL_TIMEOUT, Doing::Opening, self.connection.create_channel()).await?,
+        };
+        let asked = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+        let queue = within(CALL_TIMEOUT, Doing::Declaring, asked).await?;
+        self.channel = Some(channel);
+        Ok(queue)
+    }
+
+    /// A quorum queue without delivery limit. From 4.0 on there is one by default, which -1 turns
+    /// off; older brokers have none and refuse to hear of -1.
+    async fn quorum(&mut self, name: &str, more: FieldTable) -> Result<Queue, BrokerError> {
+        let mut arguments = more;
+        arguments.insert("x-queue-type".into(), text("quorum"));
+        let mut unlimited = arguments.clone();
+        unlimited.insert("x-delivery-limit".into(), AMQPValue::LongInt(-1));
+        match self.declare(name, unlimited).await {
+            Err(error) if error.is_precondition() => {}
+            declared => return declared,
+        }
+        self.declare(name, arguments).await.map_err(|error| match error.is_precondition() {
+            true => BrokerError::OtherQueue { name: name.to_owned(), said: error.to_string() },
+            false => error,
+        })
+    }
+
+    async fn pin(&mut self, shards: NonZeroU16) -> Result<(), BrokerError> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(i32::from(shards.get())));
+        match self.declare(PIN, arguments).await {
+            Err(error) if error.is_precondition() => {
+                let pinned = pinned(&error.to_string()).unwrap_or_else(|| "other".to_owned());
+                Err(BrokerError::OtherShards { pinned, asked: shards.get() })
+            }
+            declared => declared.map(drop),
+        }
+    }
+}
+
+/// The number in "… received '6' but current is '5'".
+fn pinned(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("current is '")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (!digits.is_empty()).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pinned_number_is_read_from_what_the_broker_says() {
+        let said = "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue \
+                    'async-data-processor.messages.shards' in vhost '/': received '6' but current \
+                    is '5'";
+        assert_eq!(pinned(said), Some("5".to_owned()));
+        assert_eq!(pinned("PRECONDITION_FAILED - something else"), None);
+    }
+}

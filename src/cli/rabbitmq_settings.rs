@@ -1,0 +1,106 @@
+//! The settings of whatever speaks to RabbitMQ.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::builder::BoolishValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
+
+use crate::broker::rabbitmq::address::{Address, TlsFiles};
+use crate::broker::rabbitmq::topology::{Format, Topology};
+
+/// A URL that may hold a password, and so is never printed as it is.
+#[derive(Clone)]
+pub(super) struct SecretUrl(String);
+
+impl From<String> for SecretUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Address::redact(&self.0))
+    }
+}
+
+/// Whether messages travel over RabbitMQ, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RabbitSettings {
+    /// Messages travel over this RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://.
+    #[arg(long, env, value_name = "URL", hide_default_value = true)]
+    rabbitmq_url: Option<SecretUrl>,
+    /// R1's queues and messages: task_queue_0 and so on, one JSON object a message.
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
+    rabbitmq_interop: bool,
+    /// Certificate authorities to trust instead of the system's (PEM), for an amqps:// URL.
+    #[arg(long, env, value_name = "FILE")]
+    rabbitmq_ca: Option<PathBuf>,
+    /// Client certificate chain to show to the broker (PEM); needs its key as well.
+    #[arg(long, env, value_name = "FILE")]
+    rabbitmq_cert: Option<PathBuf>,
+    /// Private key of the client certificate (PEM).
+    #[arg(long, env, value_name = "FILE")]
+    rabbitmq_key: Option<PathBuf>,
+}
+
+/// A broker to use.
+#[derive(Debug, Clone)]
+pub(super) struct Broker {
+    pub(super) address: Address,
+    pub(super) topology: Topology,
+}
+
+impl RabbitSettings {
+    /// The broker, if messages travel over one; every problem there is.
+    pub(super) fn check(&self, shards: NonZeroU16) -> Result<Option<Broker>, Vec<anyhow::Error>> {
+        let Some(SecretUrl(url)) = &self.rabbitmq_url else { return self.unused() };
+        let identity = match (&self.rabbitmq_cert, &self.rabbitmq_key) {
+            (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
+            (None, None) => None,
+            (chain, _) => {
+                let missing = if chain.is_some() { "RABBITMQ_KEY" } else { "RABBITMQ_CERT" };
+                let text = "RABBITMQ_CERT and RABBITMQ_KEY go together, but";
+                return Err(vec![anyhow!("{text} {missing} is not set")]);
+            }
+        };
+        let files = TlsFiles { authorities: self.rabbitmq_ca.clone(), identity };
+        let address = Address::new(url, &files).context("RABBITMQ_URL").map_err(|e| vec![e])?;
+        let format = if self.rabbitmq_interop { Format::Interop } else { Format::Packed };
+        Ok(Some(Broker { address, topology: Topology { format, shards } }))
+    }
+
+    /// Whoever sets the rest probably wants a broker.
+    fn unused(&self) -> Result<Option<Broker>, Vec<anyhow::Error>> {
+        let set = [
+            ("RABBITMQ_INTEROP", self.rabbitmq_interop),
+            ("RABBITMQ_CA", self.rabbitmq_ca.is_some()),
+            ("RABBITMQ_CERT", self.rabbitmq_cert.is_some()),
+            ("RABBITMQ_KEY", self.rabbitmq_key.is_some()),
+        ];
+        let set = set.into_iter().filter(|(_, is_set)| *is_set);
+        let problems: Vec<_> =
+            set.map(|(name, _)| anyhow!("{name} is set, but RABBITMQ_URL is not")).collect();
+        if problems.is_empty() { Ok(None) } else { Err(problems) }
+    }
+}
+
+/// What is wrong with a URL on the command line, which every user of the machine can read.
+pub(super) fn exposed(matches: &ArgMatches) -> Option<anyhow::Error> {
+    let (_, command) = matches.subcommand()?;
+    let known = command.try_contains_id("rabbitmq_url").is_ok();
+    if !known || command.value_source("rabbitmq_url") != Some(ValueSource::CommandLine) {
+        return exposed(command);
+    }
+    let url = command.try_get_one::<SecretUrl>("rabbitmq_url").ok()??;
+    Address::holds_password(&url.0).then(|| {
+        anyhow!(
+            "--rabbitmq-url holds a password, and others can read a command line: set the \
+             variable RABBITMQ_URL, or rabbitmq_url in the settings file"
+        )
+    })
+}
