@@ -163,7 +163,7 @@ impl Shared {
         Self {
             last,
             began,
-            expected: format!("{{\"accepted\":{},", plan.entries).into_bytes(),
+            expected: format!("{{\"accepted\":{}", plan.entries).into_bytes(),
             due: plan.schedule.map(|_| Arc::new(Semaphore::new(0))),
             accepted: Cell::new(0),
             outcome: RefCell::new(Outcome::new(began)),
@@ -299,7 +299,9 @@ impl Shared {
     fn take(&self, answer: &Answer<'_>, number: u64, since: Instant) -> Option<Duration> {
         let mut outcome = self.outcome.borrow_mut();
         outcome.elapsed = self.began.elapsed();
-        let accepted = answer.status == 201 && answer.body.starts_with(&self.expected);
+        let rest = answer.body.strip_prefix(self.expected.as_slice());
+        let whole = rest.is_some_and(|rest| rest.starts_with(b",") || rest.starts_with(b"}"));
+        let accepted = answer.status == 201 && whole;
         let fate = match answer.status {
             201 if accepted => Fate::Accepted,
             408 => Fate::Unknown,
