@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
@@ -40,6 +40,8 @@ const PREFETCH_PACKED: u16 = 64;
 const PREFETCH_INTEROP: u16 = 5000;
 /// Bytes of lines that are taken in one transaction, at most, but for the last delivery.
 const TAKEN_BYTES: usize = 1 << 20;
+/// How often a transaction takes what has come, at most, in a steady stream.
+const GATHERING: Duration = Duration::from_millis(4);
 /// Bytes of lines that may wait locally in a shard before no more are taken from the broker.
 const BACKLOG_BYTES: u64 = 16 << 20;
 /// How often it is looked whether the backlog is gone.
@@ -68,6 +70,7 @@ struct Inner {
     check: Check,
     life: Lifecycle,
     ending: CancellationToken,
+    started: Instant,
 }
 
 /// What a bridge needs.
@@ -108,6 +111,7 @@ impl Bridge {
             check,
             life,
             ending: CancellationToken::new(),
+            started: Instant::now(),
         };
         Ok(Self { runtime: Handle::current(), inner: Arc::new(inner), tasks: Mutex::default() })
     }
@@ -133,6 +137,18 @@ impl Feed for Bridge {
             }
             self.inner.link.close().await;
         });
+    }
+}
+
+impl Inner {
+    /// Under load, lets more come before the next transaction, which costs as much for one packet
+    /// as for many; and all shards wait for the same instant, so that they share it.
+    async fn gather(&self, taken_at: Option<Instant>) {
+        if taken_at.is_some_and(|at| at.elapsed() < GATHERING) {
+            let into = self.started.elapsed().as_micros() % GATHERING.as_micros();
+            let into = Duration::from_micros(u64::try_from(into).unwrap_or(0));
+            tokio::time::sleep(GATHERING - into).await;
+        }
     }
 }
 
@@ -231,12 +247,14 @@ impl Shard {
     /// Takes what comes until the subscription ends.
     async fn drain(&self, channel: &Channel, mut consumer: Consumer) -> Ended {
         let ending = &self.inner.ending;
+        let mut taken_at = None;
         loop {
             let first = match ending.run_until_cancelled(consumer.next()).await {
                 None => return Ended::Stopping,
                 Some(None) => return Ended::Cancelled,
                 Some(Some(delivery)) => delivery,
             };
+            self.inner.gather(taken_at).await;
             let (mut packets, mut bytes, mut last) = (Vec::new(), 0, 0);
             let mut next = Some(Some(first));
             while let Some(Some(delivery)) = next {
@@ -257,6 +275,7 @@ impl Shard {
                 next = consumer.next().now_or_never();
             }
             let Some(report) = self.take(Arc::new(packets)).await else { return Ended::Stopping };
+            taken_at = Some(Instant::now());
             let all = BasicAckOptions { multiple: true };
             let acked = within(CALL_TIMEOUT, Doing::Acknowledging, channel.basic_ack(last, all));
             if let Err(error) = acked.await {

@@ -23,8 +23,9 @@ use crate::clock::Clock;
 use crate::service::{Lifecycle, held};
 use crate::state::{State, StateError};
 
-/// Groups that may be on their way at once. More would be smaller, and cost the broker more.
-const LANES: usize = 4;
+/// Groups that may be on their way at once. More would be smaller, and cost the broker more than
+/// they save in waiting.
+const LANES: usize = 2;
 /// Requests that may wait for a lane, and bytes of lines in them.
 const WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: usize = 32 << 20;
