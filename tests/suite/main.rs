@@ -23,6 +23,7 @@ mod idempotency;
 mod in_process;
 mod pipeline;
 mod pool;
+mod rabbitmq;
 mod readme;
 mod sim_disk;
 mod sim_tree;

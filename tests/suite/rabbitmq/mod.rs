@@ -1,0 +1,8 @@
+//! A RabbitMQ of the tests' own, the ways in which it and the network fail, and the tests of both.
+
+pub(crate) mod broker;
+pub(crate) mod certificates;
+mod node;
+pub(crate) mod ports;
+pub(crate) mod proxy;
+mod rig;
