@@ -74,7 +74,7 @@ fn bridge(
         topology: broker.topology,
         state: process.state.clone(),
         clock: Arc::clone(&process.clock),
-        retention: common.keys.retention(),
+        keys_max: common.keys.idempotency_keys,
         check: foreign::read,
         life: process.life.clone(),
     });

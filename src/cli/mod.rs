@@ -6,6 +6,7 @@
 mod answer;
 mod batch_settings;
 mod bench;
+mod broker_metrics;
 mod config;
 mod dead;
 mod exit;

@@ -9,11 +9,13 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 
+use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
 use super::settings::{Broker, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both};
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
@@ -58,10 +60,14 @@ pub(super) async fn serve_messages(
     let http_metrics = HttpMetrics::register(&mut registry);
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
-    let rabbit = broker.map(|broker| rabbit_publisher(&process, common, broker)).transpose()?;
+    let keys = http.key_retention(&common.keys);
+    let rabbit = broker.map(|broker| rabbit_publisher(&process, keys, broker)).transpose()?;
     let publisher: Arc<dyn Publish> = match &rabbit {
-        Some(rabbit) => Arc::new(rabbit.clone()),
-        None => Arc::new(embedded_publisher(&process, common)?),
+        Some(rabbit) => {
+            registry.register_collector(Box::new(BrokerMetrics(rabbit.clone())));
+            Arc::new(rabbit.clone())
+        }
+        None => Arc::new(embedded_publisher(&process, keys)?),
     };
     let health = Arc::new(Health { watch: Arc::clone(&watch), rabbit: rabbit.clone() });
     let auth = match checked.tokens {
@@ -96,22 +102,19 @@ pub(super) async fn serve_messages(
     Ok(())
 }
 
-fn embedded_publisher(
-    process: &Process,
-    common: &CommonSettings,
-) -> Result<EmbeddedBroker, Failure> {
+fn embedded_publisher(process: &Process, keys: KeyRetention) -> Result<EmbeddedBroker, Failure> {
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
-    let publisher = EmbeddedBroker::new(state, clock, common.keys.retention());
+    let publisher = EmbeddedBroker::new(state, clock, keys);
     publisher.context("wake-up sockets").or_exit(Exit::CannotCreate)
 }
 
 fn rabbit_publisher(
     process: &Process,
-    common: &CommonSettings,
+    keys: KeyRetention,
     Broker { address, topology }: Broker,
 ) -> Result<RabbitPublisher, Failure> {
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
-    let (keys, life) = (common.keys.retention(), process.life.clone());
+    let life = process.life.clone();
     let started = RabbitPublisher::start(address, topology, state, clock, keys, life);
     started.context("random bits").or_exit(Exit::Software)
 }

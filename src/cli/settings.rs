@@ -101,18 +101,18 @@ pub(super) struct HttpSettings {
     /// Show internal details of errors to clients.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(super) debug_errors: bool,
+    /// How long Idempotency-Keys are kept, in seconds; the smaller of the two limits wins.
+    #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
+    idempotency_seconds: u64,
 }
 
-/// How long requests with an Idempotency-Key are remembered.
+/// How many requests with an Idempotency-Key are remembered.
 #[derive(Debug, Clone, Args)]
 pub(super) struct KeySettings {
     /// How many Idempotency-Keys are kept.
     #[arg(long, env, value_name = "N", default_value_t = 100_000)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
-    idempotency_keys: u64,
-    /// How long Idempotency-Keys are kept, in seconds; the smaller of the two limits wins.
-    #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
-    idempotency_seconds: u64,
+    pub(super) idempotency_keys: u64,
 }
 
 /// What the long-running commands have in common.
@@ -230,6 +230,14 @@ impl HttpSettings {
         check_listen(address, tokens, tls, self.insecure_listen).err()
     }
 
+    /// How long Idempotency-Keys are kept.
+    pub(super) const fn key_retention(&self, keys: &KeySettings) -> KeyRetention {
+        KeyRetention {
+            keys_max: keys.idempotency_keys,
+            age_ms_max: self.idempotency_seconds.saturating_mul(1000),
+        }
+    }
+
     fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
         let Some(path) = &self.tokens_file else { return Ok(None) };
         let text = std::fs::read_to_string(path)
@@ -245,16 +253,6 @@ impl HttpSettings {
             trusted_proxies: self.trusted_proxies.clone(),
             drain_timeout: drain,
             ..ServeSettings::default()
-        }
-    }
-}
-
-impl KeySettings {
-    /// How long Idempotency-Keys are kept.
-    pub(super) fn retention(&self) -> KeyRetention {
-        KeyRetention {
-            keys_max: self.idempotency_keys,
-            age_ms_max: self.idempotency_seconds.saturating_mul(1000),
         }
     }
 }

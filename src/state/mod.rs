@@ -20,6 +20,7 @@
 //! | retries | offset key | what failed | `broker::retry` |
 //! | dead | batch number | dead letters | `batch::dead` |
 //! | sessions | shard key, session | packets taken | `broker::rabbitmq` |
+//! | keyed, keyed_order | packet / number | number / packet | `broker::rabbitmq` |
 //! | idempotency, idempotency_order | key / number | first answer / key | `broker::idempotency` |
 //! | meta | name | identity, counters | several |
 //!

@@ -5,7 +5,6 @@
 //! waits locally, and the broker then keeps the rest. After a lost connection every old delivery
 //! tag is forgotten; what was not acknowledged comes again, and is known.
 
-use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,6 @@ use super::taken;
 use super::topology::{CALL_TIMEOUT, Format, Topology};
 use crate::broker::Feed;
 use crate::broker::frames::waiting_bytes;
-use crate::broker::idempotency::KeyRetention;
 use crate::broker::wake::Waker;
 use crate::clock::Clock;
 use crate::message::{ShardKey, Topic};
@@ -37,7 +35,7 @@ use crate::state::{State, StateError};
 /// Deliveries that may be on their way to a shard, unacknowledged: of up to 64 KiB each, or of one
 /// entry.
 const PREFETCH_PACKED: u16 = 64;
-const PREFETCH_INTEROP: u16 = 5000;
+const PREFETCH_INTEROP: u16 = 1000;
 /// Bytes of lines that are taken in one transaction, at most, but for the last delivery.
 const TAKEN_BYTES: usize = 1 << 20;
 /// How often a transaction takes what has come, at most, in a steady stream.
@@ -66,7 +64,7 @@ struct Inner {
     state: State,
     clock: Arc<dyn Clock>,
     waker: Waker,
-    retention: KeyRetention,
+    keyed_max: u64,
     check: Check,
     life: Lifecycle,
     ending: CancellationToken,
@@ -84,8 +82,8 @@ pub struct BridgeParts {
     pub state: State,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// How long packets of requests with a key are remembered.
-    pub retention: KeyRetention,
+    /// How many requests with a key are remembered (`IDEMPOTENCY_KEYS`).
+    pub keys_max: u64,
     /// Reads what others have published.
     pub check: Check,
     /// The process.
@@ -98,16 +96,14 @@ impl Bridge {
     /// # Errors
     /// The folder of the wake-up sockets can't be made.
     pub fn start(parts: BridgeParts) -> std::io::Result<Self> {
-        let BridgeParts { address, topology, state, clock, mut retention, check, life } = parts;
-        // A request with a key has packets in up to so many shards.
-        let shards = u64::from(NonZeroU16::get(topology.shards));
-        retention.keys_max = retention.keys_max.saturating_mul(shards);
+        let BridgeParts { address, topology, state, clock, keys_max, check, life } = parts;
         let inner = Inner {
             link: Link::start(address, "consumer", topology, life.clone()),
             waker: Waker::new(state.dir())?,
             state,
             clock,
-            retention,
+            // A request with a key has packets in up to so many shards.
+            keyed_max: keys_max.saturating_mul(u64::from(topology.shards.get())),
             check,
             life,
             ending: CancellationToken::new(),
@@ -289,11 +285,11 @@ impl Shard {
 
     /// Stores packets, however long there is no room; `None` if the process stops before.
     async fn take(&self, packets: Arc<Vec<Packet>>) -> Option<Report> {
-        let Inner { state, clock, retention, ending, .. } = self.inner.as_ref();
+        let Inner { state, clock, keyed_max, ending, .. } = self.inner.as_ref();
         let mut told = false;
         loop {
             let now_ms = clock.wall_ms();
-            let (job, answer) = Intake::new(state, self.key, &packets, *retention, now_ms);
+            let (job, answer) = Intake::new(state, self.key, &packets, *keyed_max, now_ms);
             let submitted = state.try_submit(job);
             let stored = match submitted {
                 Ok(()) => answer.await.unwrap_or(Err(StateError::Stopped)),

@@ -17,7 +17,6 @@ use super::taken::Taken;
 use crate::broker::append::Appender;
 use crate::broker::frame::LINES_BYTES_MAX;
 use crate::broker::frames::waiting_bytes;
-use crate::broker::idempotency::KeyRetention;
 use crate::broker::retry::{self, Retry};
 use crate::message::{Lines, OffsetRange, ShardKey};
 use crate::state::{Job, State, StateError, WriteTxn};
@@ -102,7 +101,7 @@ pub(super) struct Intake {
     state: State,
     key: ShardKey,
     packets: Arc<Vec<Packet>>,
-    retention: KeyRetention,
+    keyed_max: u64,
     now_ms: u64,
     outcome: Result<Report, StateError>,
     reply: oneshot::Sender<Result<Report, StateError>>,
@@ -114,20 +113,20 @@ impl Intake {
         state: &State,
         key: ShardKey,
         packets: &Arc<Vec<Packet>>,
-        retention: KeyRetention,
+        keyed_max: u64,
         now_ms: u64,
     ) -> (Box<Self>, oneshot::Receiver<Result<Report, StateError>>) {
         let (reply, answer) = oneshot::channel();
         let (state, packets) = (state.clone(), Arc::clone(packets));
         let outcome = Err(StateError::Stopped);
-        (Box::new(Self { state, key, packets, retention, now_ms, outcome, reply }), answer)
+        (Box::new(Self { state, key, packets, keyed_max, now_ms, outcome, reply }), answer)
     }
 
     fn take(&self, txn: &mut WriteTxn<'_>) -> Result<Report, StateError> {
         let key = self.key;
         let (mut report, mut dead) = (Report::default(), Vec::new());
         let mut appender = Appender::new(self.now_ms);
-        let mut taken = Taken::new(key, self.retention, self.now_ms);
+        let mut taken = Taken::new(key, self.keyed_max, self.now_ms);
         for packet in self.packets.iter() {
             if let Some(id) = packet.id
                 && taken.holds(txn, id)?
@@ -141,7 +140,7 @@ impl Intake {
                 report.wrong += 1;
             }
             if let Some(id) = packet.id {
-                taken.add(txn, id, self.state.identity(), range)?;
+                taken.add(txn, id)?;
             }
         }
         appender.finish(txn)?;

@@ -110,6 +110,12 @@ impl RabbitPublisher {
         trouble.into_iter().chain(self.shared.queues.problems()).collect()
     }
 
+    /// Whether the broker takes messages now, as far as is known.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.shared.link.trouble().is_none()
+    }
+
     /// The broker's queues.
     #[must_use]
     pub fn queues(&self) -> &Queues {

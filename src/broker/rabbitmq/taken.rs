@@ -1,14 +1,17 @@
 //! Which packets were taken already: what makes a packet that comes twice count once.
 //!
 //! ```text
-//! table sessions:  shard key | session
-//!                    -> seen, ms since 1970 u64 | low u64 | (first u64 | end u64)*
+//! table sessions:     shard key | session
+//!                       -> seen, ms since 1970 u64 | low u64 | (first u64 | end u64)*
+//! table keyed:        SHA-256 of shard and id of a packet -> number u64
+//! table keyed_order:  number u64                          -> key of table keyed
 //! ```
 //!
 //! All big-endian. Of a session, every packet below `low` was taken, and those of the ranges above
 //! it; so a row grows with the gaps in the numbers and not with the messages. A session that was
-//! not seen for [`KEPT`] may be forgotten: nothing of it can still be on its way. Requests with a
-//! key are sessions of a few packets each: they are remembered as long as their keys are.
+//! not seen for [`KEPT`] may be forgotten: nothing of it can still be on its way. The
+//! packets of requests with a key are remembered one by one, so many of them (`IDEMPOTENCY_KEYS` of
+//! each shard). Not for a time: a consumer that was stopped must know what it took before.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,15 +19,16 @@ use std::time::Duration;
 use heed::RoTxn;
 
 use super::id::{self, PacketId, Session};
-use crate::broker::idempotency::{self, KeyRetention};
 use crate::broker::progress::insert;
-use crate::broker::{PublishError, Receipt};
 use crate::message::{OffsetRange, ShardKey};
 use crate::state::{StateError, Tables, WriteTxn};
 
 /// How long a session that is not seen is remembered.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// Packets forgotten for one that is remembered, at most: more than one, so that a smaller limit is
+/// reached.
+const EVICTIONS: usize = 4;
 /// How many sessions of a shard are remembered in any case.
 const SESSIONS_MANY: usize = 1000;
 
@@ -32,7 +36,7 @@ const SESSIONS_MANY: usize = 1000;
 #[derive(Debug)]
 pub struct Taken {
     key: ShardKey,
-    retention: KeyRetention,
+    keyed_max: u64,
     now_ms: u64,
     sessions: BTreeMap<Session, Row>,
 }
@@ -67,10 +71,11 @@ fn row_key(key: ShardKey, session: Session) -> Vec<u8> {
 }
 
 impl Taken {
-    /// What was taken of `key`, for one transaction.
+    /// What was taken of `key`, for one transaction; so many packets of requests with a key are
+    /// remembered, of all shards together.
     #[must_use]
-    pub const fn new(key: ShardKey, retention: KeyRetention, now_ms: u64) -> Self {
-        Self { key, retention, now_ms, sessions: BTreeMap::new() }
+    pub const fn new(key: ShardKey, keyed_max: u64, now_ms: u64) -> Self {
+        Self { key, keyed_max, now_ms, sessions: BTreeMap::new() }
     }
 
     /// Whether the packet was taken before.
@@ -87,25 +92,16 @@ impl Taken {
             }
             PacketId::OfKey(..) => {
                 let stored = id::stored(id, self.key);
-                let (retention, now_ms) = (self.retention, self.now_ms);
-                let known =
-                    idempotency::find(&txn.txn, txn.tables, &stored, [0; 32], retention, now_ms)?;
-                Ok(known.is_some_and(|known| known != Err(PublishError::KeyReused)))
+                Ok(txn.tables.keyed.get(&txn.txn, &stored)?.is_some())
             }
         }
     }
 
-    /// The packet is taken by this transaction; its messages got the offsets `range`.
+    /// The packet is taken by this transaction.
     ///
     /// # Errors
     /// The environment refused; the transaction cannot go on.
-    pub fn add(
-        &mut self,
-        txn: &mut WriteTxn<'_>,
-        id: PacketId,
-        identity: &str,
-        range: OffsetRange,
-    ) -> Result<(), StateError> {
+    pub fn add(&mut self, txn: &mut WriteTxn<'_>, id: PacketId) -> Result<(), StateError> {
         match id {
             PacketId::OfSession(session, number) => {
                 let now_ms = self.now_ms;
@@ -114,12 +110,7 @@ impl Taken {
                 insert(&mut row.low, &mut row.ranges, OffsetRange::new(number, number + 1));
                 Ok(())
             }
-            PacketId::OfKey(..) => {
-                let stored = id::stored(id, self.key);
-                let receipt = Receipt::new(identity, vec![(self.key, range)]);
-                let (retention, now_ms) = (self.retention, self.now_ms);
-                idempotency::remember(txn, &stored, [0; 32], &receipt, retention, now_ms)
-            }
+            PacketId::OfKey(..) => add_keyed(txn, &id::stored(id, self.key), self.keyed_max),
         }
     }
 
@@ -149,6 +140,30 @@ impl Taken {
             }
         }
     }
+}
+
+/// Remembers a packet of a request with a key, and forgets the oldest of too many.
+fn add_keyed(txn: &mut WriteTxn<'_>, stored: &[u8; 32], keyed_max: u64) -> Result<(), StateError> {
+    let tables = txn.tables;
+    let newest = tables.keyed_order.last(&txn.txn)?.map(|(number, _)| read_number(number));
+    let number = newest.transpose()?.map_or(0, |newest| newest + 1);
+    tables.keyed.put(&mut txn.txn, stored, &number.to_be_bytes())?;
+    tables.keyed_order.put(&mut txn.txn, &number.to_be_bytes(), stored)?;
+    for _ in 0..EVICTIONS {
+        let Some((oldest, stored)) = tables.keyed_order.first(&txn.txn)? else { break };
+        let (oldest, stored) = (read_number(oldest)?, stored.to_vec());
+        if number - oldest < keyed_max.max(1) {
+            break;
+        }
+        tables.keyed_order.delete(&mut txn.txn, &oldest.to_be_bytes())?;
+        tables.keyed.delete(&mut txn.txn, &stored)?;
+    }
+    Ok(())
+}
+
+fn read_number(bytes: &[u8]) -> Result<u64, StateError> {
+    let damaged = |_| StateError::Damaged("a row of table keyed_order is not readable".to_owned());
+    Ok(u64::from_be_bytes(bytes.try_into().map_err(damaged)?))
 }
 
 /// The sessions of a shard that may be forgotten: there are many, and these were not seen for
@@ -181,6 +196,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::{ShardId, Topic};
+    use crate::state::{State, StateOptions};
 
     proptest! {
         #[test]
@@ -189,6 +206,65 @@ mod tests {
             let row = Row { seen_ms, low, ranges };
             prop_assert_eq!(Row::decode(&row.encode()), Some(row));
         }
+    }
+
+    fn state(dir: &std::path::Path) -> State {
+        State::open(StateOptions {
+            dir: dir.to_owned(),
+            map_bytes: 16 << 20,
+            low_water_bytes: Some(0),
+            on_poison: Box::new(|reason| panic!("poisoned: {reason}")),
+        })
+        .unwrap()
+    }
+
+    /// Offers packets in one transaction; which of them were new.
+    fn offer(state: &State, shard: u16, ids: Vec<PacketId>, keyed_max: u64) -> Vec<PacketId> {
+        let key = ShardKey::new(Topic::Messages, ShardId(shard));
+        let work = move |txn: &mut WriteTxn<'_>| {
+            let (mut taken, mut new) = (Taken::new(key, keyed_max, 7), Vec::new());
+            for id in &ids {
+                if !taken.holds(txn, *id)? {
+                    taken.add(txn, *id)?;
+                    new.push(*id);
+                }
+            }
+            taken.finish(txn)?;
+            Ok(new)
+        };
+        state.commit(work).unwrap()
+    }
+
+    #[test]
+    fn a_packet_counts_once_in_its_shard_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |number| PacketId::OfSession([1; 16], number);
+        let (other, keyed) = (PacketId::OfSession([2; 16], 0), PacketId::OfKey([1; 16], 0));
+        let all = vec![of(0), of(2), of(2), other, keyed, keyed];
+        let new = vec![of(0), of(2), other, keyed];
+        assert_eq!(offer(&state(dir.path()), 0, all.clone(), 10), new);
+        let state = state(dir.path());
+        assert_eq!(offer(&state, 0, all.clone(), 10), []);
+        assert_eq!(offer(&state, 0, vec![of(1), of(3), of(0)], 10), [of(1), of(3)]);
+        assert_eq!(offer(&state, 1, all, 10), new);
+    }
+
+    #[test]
+    fn of_requests_with_a_key_the_latest_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = state(dir.path());
+        let of = |number| PacketId::OfKey([1; 16], number);
+        offer(&state, 0, (0..8).map(of).collect(), 5);
+        assert_eq!(offer(&state, 0, (3..8).map(of).collect(), 5), []);
+        assert_eq!(offer(&state, 0, vec![of(0)], 5), [of(0)]);
+        // A smaller limit is reached soon.
+        offer(&state, 0, vec![of(100), of(101)], 2);
+        assert_eq!(offer(&state, 0, vec![of(6), of(7)], 2), [of(6), of(7)]);
+        let count = state.tables().keyed.len(&state.read().unwrap()).unwrap();
+        assert_eq!(
+            (count, state.tables().keyed_order.len(&state.read().unwrap()).unwrap()),
+            (2, 2)
+        );
     }
 
     #[test]
