@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{Process, Rig, wait_for};
+use crate::rabbitmq::broker::shared;
 
 /// A `bench` of `rig` against a server, printing JSON.
 fn bench(rig: &Rig, address: SocketAddr, arguments: &[&str]) -> Command {
@@ -354,7 +355,26 @@ fn the_limits_of_the_parts_are_measured_without_a_server() {
         );
         assert!(limit["requests_per_second"].as_f64() > Some(0.0), "{found}");
     }
+    assert!(found["rabbitmq"].is_null(), "{found}");
     assert_eq!(fs::read_dir(rig.dir.path()).unwrap().count(), 0, "it leaves files behind");
+}
+
+#[test]
+fn the_limits_of_rabbitmq_are_measured_and_no_queue_is_left_behind() {
+    let mut rig = Rig::new();
+    rig.set("RABBITMQ_URL", shared().vhost("bench-limit"));
+    let output = rig.run(&["bench", "limit", "--seconds", "1", "--output", "json"]);
+    let (found, _) = figures(&output, 0);
+    let loops = found["rabbitmq"]["loops"].as_array().unwrap();
+    let loads: Vec<_> = loops
+        .iter()
+        .map(|limit| (&limit["queue_type"], limit["messages_per_frame"].as_u64().unwrap() > 1))
+        .collect();
+    let (classic, quorum) = (&"classic".into(), &"quorum".into());
+    assert_eq!(loads, [(classic, false), (quorum, false), (quorum, true), (quorum, true)]);
+    assert!(loops.iter().all(|limit| limit["messages_per_second"].as_f64() > Some(0.0)), "{found}");
+    assert!(found["rabbitmq"]["confirm_latency_ms"]["p50"].as_f64() > Some(0.0), "{found}");
+    assert_eq!(shared().queues("bench-limit"), Vec::<String>::new());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! Files: one thread that does with the standard load what no exactly-once landing of messages can
 //! do without: parse and check it, bring it into order by shard, write and sync it. HTTP: a bare
-//! server on the same client's load. Each alone, so neither includes the other.
+//! server on the same client's load. Each alone, so neither includes the other. RabbitMQ, if there
+//! is one: [`super::limit_rabbitmq`].
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -19,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::latency::Percentiles;
+use super::limit_rabbitmq::{self, RabbitmqLimits};
 use super::load::{self, Plan};
 use super::marks::{ENTRY_BYTES_MIN, Marks};
 use super::meter::{Meter, per_million};
@@ -35,6 +37,7 @@ use crate::service::Lifecycle;
 pub(super) const EXAMPLES: &str = "\
 Needs no server. The load is that of `bench`: 51 bytes an entry over a minute of timestamps. Files
 are made in a folder of its own in --directory, which should lie on the disk of DATA_OUTPUT_DIR.
+RabbitMQ is measured if RABBITMQ_URL names one: a loop of publishing, confirms, deliveries and acks.
 
 Examples:
   async-data-processor bench limit
@@ -56,7 +59,10 @@ pub(super) struct LimitCommand {
     /// Directory to write files into and remove them again.
     #[arg(long, value_name = "DIR", default_value = ".")]
     directory: PathBuf,
-    /// How long each of the three parts is measured, in seconds.
+    /// RabbitMQ to measure as well, on queues of its own that it deletes again.
+    #[arg(long, value_name = "URL", env = "RABBITMQ_URL", hide_env_values = true)]
+    rabbitmq_url: Option<String>,
+    /// How long each part is measured, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=3600))]
     seconds: u64,
@@ -70,6 +76,8 @@ pub(super) struct LimitCommand {
 struct Limits {
     files: FileLimits,
     bare_http: Vec<HttpLimit>,
+    /// `null` without RABBITMQ_URL.
+    rabbitmq: Option<RabbitmqLimits>,
 }
 
 /// One thread on files.
@@ -114,7 +122,9 @@ pub(super) fn run(command: &LimitCommand) -> Result<Exit, Failure> {
     for (entries, connections) in HTTP_LOADS {
         bare_http.push(measure_http(entries, connections, duration, &life)?);
     }
-    let limits = Limits { files, bare_http };
+    let rabbitmq = command.rabbitmq_url.as_deref();
+    let rabbitmq = rabbitmq.map(|url| limit_rabbitmq::measure(url, duration, &life)).transpose()?;
+    let limits = Limits { files, bare_http, rabbitmq };
     let mut out = std::io::stdout().lock();
     let printed = match command.output {
         Output::Json => print_json(&mut out, &limits),
@@ -338,6 +348,6 @@ impl Limits {
             let cpu = known(limit.client_cpu_seconds_per_million).unwrap_or_default();
             writeln!(out, "{name:<53} {cpu:>18}")?;
         }
-        Ok(())
+        self.rabbitmq.as_ref().map_or(Ok(()), |rabbitmq| rabbitmq.print(out))
     }
 }

@@ -11,7 +11,7 @@
 //! | [`latency`], [`arrival`], [`meter`] | times, files as they come, CPU and memory |
 //! | [`drain`], [`files`], [`tally`] | is every accepted message in a file, exactly once? |
 //! | [`report`] | the figures, printed |
-//! | [`limit`], [`bare`] | what the parts alone cost on this machine |
+//! | [`limit`], [`bare`], [`limit_rabbitmq`] | what the parts alone cost on this machine |
 
 mod arrival;
 mod bare;
@@ -21,6 +21,7 @@ mod files;
 mod http;
 mod latency;
 mod limit;
+mod limit_rabbitmq;
 mod load;
 mod marks;
 mod meter;
