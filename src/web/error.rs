@@ -61,6 +61,8 @@ pub struct HttpError {
     status: StatusCode,
     external: String,
     internal: Option<String>,
+    /// Whether the log tells of it elsewhere, once and not for each request.
+    is_told: bool,
     retry_after_seconds: Option<u32>,
     challenge: Option<HeaderValue>,
     shape: Option<Shape>,
@@ -74,6 +76,7 @@ impl HttpError {
             status,
             external: external.into(),
             internal: None,
+            is_told: false,
             retry_after_seconds: None,
             challenge: None,
             shape: None,
@@ -85,6 +88,14 @@ impl HttpError {
     pub fn internal(mut self, detail: impl fmt::Display) -> Self {
         self.internal = Some(detail.to_string());
         self
+    }
+
+    /// The same for a state that lasts, such as a full disk, and that the log tells of elsewhere:
+    /// a line for each request would only fill it.
+    #[must_use]
+    pub fn internal_told(mut self, detail: impl fmt::Display) -> Self {
+        self.is_told = true;
+        self.internal(detail)
     }
 
     /// Adds `Retry-After` (RFC 9110, section 10.2.3), in seconds.
@@ -158,7 +169,7 @@ impl HttpError {
     fn log(&self, request: &dyn fmt::Display) {
         let Some(detail) = &self.internal else { return };
         let (status, detail) = (self.status.as_u16(), printable(detail));
-        if self.status.is_server_error() {
+        if self.status.is_server_error() && !self.is_told {
             tracing::warn!(status, %request, %detail, "{}", self.external);
         } else {
             tracing::debug!(status, %request, %detail, "{}", self.external);

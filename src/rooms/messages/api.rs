@@ -209,13 +209,13 @@ fn publish_error(error: &PublishError) -> HttpError {
         PublishError::Full(detail) => {
             let text = "no room for messages; nothing was stored, try again later";
             HttpError::new(StatusCode::INSUFFICIENT_STORAGE, text)
-                .internal(detail)
+                .internal_told(detail)
                 .retry_after(ROOM_RETRY_SECONDS)
         }
         PublishError::Unavailable(detail) => {
             let text = "the broker takes no messages now; nothing was stored, try again later";
             HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text)
-                .internal(detail)
+                .internal_told(detail)
                 .retry_after(ROOM_RETRY_SECONDS)
         }
         PublishError::Unknown(detail) => unknown(detail),
