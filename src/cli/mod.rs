@@ -9,6 +9,7 @@ mod bench;
 mod broker_metrics;
 mod config;
 mod dead;
+mod doubles;
 mod exit;
 mod history;
 mod logging;
@@ -69,6 +70,9 @@ enum Command {
     /// Lists, shows and sends again the messages that no worker could do.
     #[command(after_help = dead::EXAMPLES)]
     Dead(dead::DeadCommand),
+    /// Names the messages that this host and another have both written.
+    #[command(after_help = doubles::EXAMPLES)]
+    Doubles(doubles::DoublesCommand),
     /// Watches messages live without consuming them.
     #[command(after_help = tap::EXAMPLES)]
     Tap(tap::TapCommand),
@@ -110,6 +114,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),
         Command::Dead(command) => dead::run(&command),
+        Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Config(command) => config::run(&command, sources),

@@ -1,6 +1,7 @@
 //! A long-running command from start to end: signals, state, parts, drain with a deadline.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,13 @@ pub(super) fn open_existing_state(settings: &StateSettings) -> Result<State, Fai
         Err(error) => anyhow!("state directory {dir}: {error}; is STATE_DIR right?"),
     };
     Err(Failure::new(Exit::CannotCreate, wrong))
+}
+
+/// Opens another state directory than the setting's, to look at it.
+pub(super) fn open_state_of(settings: &StateSettings, dir: &Path) -> Result<State, Failure> {
+    let mut other = settings.clone();
+    dir.clone_into(&mut other.state_dir);
+    open_existing_state(&other)
 }
 
 /// The first signal stops, the second ends at once; so does the deadline.

@@ -21,6 +21,7 @@
 //! | dead | batch number | dead letters | `batch::dead` |
 //! | sessions | shard key, session | packets taken | `broker::rabbitmq` |
 //! | keyed, keyed_order | packet / number | number / packet | `broker::rabbitmq` |
+//! | packets | offset key | which packet | `broker::rabbitmq` |
 //! | idempotency, idempotency_order | key / number | first answer / key | `broker::idempotency` |
 //! | meta | name | identity, counters | several |
 //!
@@ -345,7 +346,7 @@ impl Core {
 fn open_environment(dir: &Path, map_bytes: usize) -> heed::Result<Env<WithoutTls>> {
     // A slot is taken per read, not per thread that ever read.
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(map_bytes.next_multiple_of(64 * 1024)).max_dbs(16).max_readers(READERS_MAX);
+    options.map_size(map_bytes.next_multiple_of(64 * 1024)).max_dbs(32).max_readers(READERS_MAX);
     // SAFETY: the map is only ever written through LMDB: the file lies in a directory of mode 0700
     // that `guard` keeps off network file systems and to one PID namespace, so that LMDB's own
     // locks hold, and no other code of this program opens its files.

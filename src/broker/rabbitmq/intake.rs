@@ -12,9 +12,10 @@ use std::sync::Arc;
 use lapin::message::Delivery;
 use tokio::sync::oneshot;
 
+use super::doubles;
 use super::id::PacketId;
 use super::taken::Taken;
-use crate::broker::append::Appender;
+use crate::broker::append::{Appender, shard_end};
 use crate::broker::frame::LINES_BYTES_MAX;
 use crate::broker::frames::waiting_bytes;
 use crate::broker::retry::{self, Retry};
@@ -141,9 +142,11 @@ impl Intake {
             }
             if let Some(id) = packet.id {
                 taken.add(txn, id)?;
+                doubles::note(txn, key, range, id)?;
             }
         }
         appender.finish(txn)?;
+        doubles::forget(txn, key, shard_end(&txn.txn, txn.tables, key)?.offset)?;
         taken.finish(txn)?;
         retry::store(txn, key, &in_runs(dead))?;
         report.waiting_bytes = waiting_bytes(&txn.txn, txn.tables, key)?;

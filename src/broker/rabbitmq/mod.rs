@@ -17,6 +17,7 @@
 //! | [`bridge`], `intake` | deliveries go into the state environment of the shard's owner |
 //! | [`Queues`] | how the broker's queues stand |
 //! | [`taken`] | which packets were taken already |
+//! | [`doubles`] | which packets two hosts have both taken |
 //!
 //! The shard's lock of the state directory is taken before its queue is subscribed to, so on one
 //! host a shard is drained once. Across hosts the broker's single active consumer sees to that;
@@ -24,6 +25,7 @@
 
 pub mod address;
 pub mod bridge;
+pub mod doubles;
 mod error;
 pub mod id;
 mod intake;

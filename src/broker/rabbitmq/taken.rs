@@ -49,6 +49,16 @@ struct Row {
 }
 
 impl Row {
+    fn holds(&self, number: u64) -> bool {
+        let at = self.ranges.partition_point(|range| range.end <= number);
+        number < self.low || self.ranges.get(at).is_some_and(|range| range.first <= number)
+    }
+
+    /// Everything taken, as ranges in order.
+    fn all(&self) -> impl Iterator<Item = OffsetRange> {
+        std::iter::once(OffsetRange::new(0, self.low)).chain(self.ranges.iter().copied())
+    }
+
     fn encode(&self) -> Vec<u8> {
         let ends = self.ranges.iter().flat_map(|range| [range.first, range.end]);
         let numbers = [self.seen_ms, self.low].into_iter().chain(ends);
@@ -84,12 +94,7 @@ impl Taken {
     /// A read failed, or a row is damaged.
     pub fn holds(&mut self, txn: &WriteTxn<'_>, id: PacketId) -> Result<bool, StateError> {
         match id {
-            PacketId::OfSession(session, number) => {
-                let row = self.session(txn, session)?;
-                let above = row.ranges.iter();
-                Ok(number < row.low
-                    || above.into_iter().any(|r| r.first <= number && number < r.end))
-            }
+            PacketId::OfSession(session, number) => Ok(self.session(txn, session)?.holds(number)),
             PacketId::OfKey(..) => {
                 let stored = id::stored(id, self.key);
                 Ok(txn.tables.keyed.get(&txn.txn, &stored)?.is_some())
@@ -132,11 +137,7 @@ impl Taken {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let stored = txn.tables.sessions.get(&txn.txn, &row_key(self.key, session))?;
-                let row = stored.map_or_else(|| Some(Row::default()), Row::decode);
-                let row = row.ok_or_else(|| {
-                    StateError::Damaged(format!("a session of {} is not readable", self.key))
-                })?;
-                Ok(entry.insert(row))
+                Ok(entry.insert(stored.map(decoded).transpose()?.unwrap_or_default()))
             }
         }
     }
@@ -164,6 +165,52 @@ fn add_keyed(txn: &mut WriteTxn<'_>, stored: &[u8; 32], keyed_max: u64) -> Resul
 fn read_number(bytes: &[u8]) -> Result<u64, StateError> {
     let damaged = |_| StateError::Damaged("a row of table keyed_order is not readable".to_owned());
     Ok(u64::from_be_bytes(bytes.try_into().map_err(damaged)?))
+}
+
+/// Whether a packet of a session was taken.
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub(super) fn session_holds(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+    session: Session,
+    number: u64,
+) -> Result<bool, StateError> {
+    let stored = tables.sessions.get(txn, &row_key(key, session))?;
+    Ok(stored.map(decoded).transpose()?.is_some_and(|row| row.holds(number)))
+}
+
+/// How many packets both have taken.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub(super) fn in_both(
+    one: (&RoTxn<'_>, Tables),
+    other: (&RoTxn<'_>, Tables),
+) -> Result<u64, StateError> {
+    let mut both = 0;
+    for row in one.1.sessions.iter(one.0)? {
+        let (stored, value) = row?;
+        let Some(there) = other.1.sessions.get(other.0, stored)? else { continue };
+        let (here, there) = (decoded(value)?, decoded(there)?);
+        for range in here.all() {
+            let common = there.all().map(|other| {
+                OffsetRange::new(range.first.max(other.first), range.end.min(other.end)).count()
+            });
+            both += common.sum::<u64>();
+        }
+    }
+    for row in one.1.keyed.iter(one.0)? {
+        both += u64::from(other.1.keyed.get(other.0, row?.0)?.is_some());
+    }
+    Ok(both)
+}
+
+fn decoded(bytes: &[u8]) -> Result<Row, StateError> {
+    let damaged = || StateError::Damaged("a row of table sessions is not readable".to_owned());
+    Row::decode(bytes).ok_or_else(damaged)
 }
 
 /// The sessions of a shard that may be forgotten: there are many, and these were not seen for
