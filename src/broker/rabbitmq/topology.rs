@@ -25,6 +25,9 @@ use crate::message::ShardId;
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const PIN: &str = "async-data-processor.messages.shards";
 const RETURNED: &str = "async-data-processor.messages.returned";
+/// More deliveries than there ever are. That -1 is none is understood from 4.0 on only: 3.10 takes
+/// it, and gives up whatever comes back once.
+const DELIVERY_LIMIT: i32 = i32::MAX;
 
 /// What travels in a message of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,17 +128,12 @@ impl Declaring<'_> {
         Ok(queue)
     }
 
-    /// A quorum queue without delivery limit. From 4.0 on there is one by default, which -1 turns
-    /// off; older brokers have none and refuse to hear of -1.
+    /// A quorum queue that gives nothing up, however often it comes back from a consumer that was
+    /// cut off.
     async fn quorum(&mut self, name: &str, more: FieldTable) -> Result<Queue, BrokerError> {
         let mut arguments = more;
         arguments.insert("x-queue-type".into(), text("quorum"));
-        let mut unlimited = arguments.clone();
-        unlimited.insert("x-delivery-limit".into(), AMQPValue::LongInt(-1));
-        match self.declare(name, unlimited).await {
-            Err(error) if error.is_precondition() => {}
-            declared => return declared,
-        }
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
         self.declare(name, arguments).await.map_err(|error| match error.is_precondition() {
             true => BrokerError::OtherQueue { name: name.to_owned(), said: error.to_string() },
             false => error,
