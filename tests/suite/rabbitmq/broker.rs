@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -154,7 +155,10 @@ impl PrivateBroker {
     /// Evaluates Erlang in the broker, which is all that `rabbitmqctl` does; the value as text.
     pub(crate) fn eval(&self, erlang: &str) -> String {
         let mut command = Command::new("erl_call");
-        command.args(["-r", "-c", COOKIE, "-e", "-fetch_stdout", "-timeout", "60"]);
+        // Two callers of one name at once would be refused, and the random names of -r are few.
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        let caller = format!("caller{}", CALLS.fetch_add(1, Relaxed));
+        command.args(["-h", &caller, "-c", COOKIE, "-e", "-fetch_stdout", "-timeout", "60"]);
         command.args(["-address", &format!("127.0.0.1:{}", self.erlang_port)]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).env("HOME", self.dir.path());
         let mut child = command.spawn().unwrap();
