@@ -12,11 +12,13 @@ use super::exit::{Exit, Failure, OrExit};
 use super::history::date_and_time;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
-use crate::batch::dead::{self, DeadError, DeadRow};
+use crate::batch::dead::{self, DeadError, DeadLetter, DeadRow};
 use crate::batch::disk::OutputDir;
 use crate::batch::output::check;
 use crate::broker::wake::Waker;
 use crate::clock::{Clock, SystemClock};
+use crate::message::{OffsetRange, ShardKey};
+use crate::rooms::messages::foreign;
 use crate::state::State;
 use crate::web::printable;
 
@@ -205,14 +207,13 @@ fn resend(command: &ResendCommand) -> Result<Exit, Failure> {
     let (mut files, mut messages, mut first_failure) = (0_u64, 0, None);
     for number in numbers {
         // What hinders one hinders no other.
-        match dead::resend(&state, &disk, number, SystemClock.wall_ms()) {
+        match resend_one(&state, &disk, number) {
             Ok((key, range)) => {
                 waker.wake(&[key]);
                 files += 1;
                 messages += range.count();
             }
-            Err(error) => {
-                let failed = failure(error);
+            Err(failed) => {
                 tracing::error!(number, error = %failed.error, "not sent again");
                 first_failure.get_or_insert(failed);
             }
@@ -228,4 +229,27 @@ fn resend(command: &ResendCommand) -> Result<Exit, Failure> {
             Err(Failure::new(failed.exit, error))
         }
     }
+}
+
+/// Sends the messages of one file again, if all of them are entries: what came over a broker and is
+/// none was kept as a dead letter only, and must not get into the files.
+fn resend_one(
+    state: &State,
+    disk: &OutputDir,
+    number: u64,
+) -> Result<(ShardKey, OffsetRange), Failure> {
+    let row = dead::row(state, number).map_err(failure)?;
+    for line in dead::read(disk, &row).map_err(failure)? {
+        // A line that is no letter is told by what reads it next.
+        let Ok(letter) = serde_json::from_str::<DeadLetter<'_>>(&line) else { continue };
+        if let Err(wrong) = foreign::read(letter.message.get().as_bytes()) {
+            let offset = letter.offset;
+            let error = anyhow!(
+                "the message at offset {offset} is no entry ({wrong}), so it cannot stand in a \
+                 file: `dead show {number}` prints it; publish it anew, mended"
+            );
+            return Err(Failure::new(Exit::DataError, error));
+        }
+    }
+    dead::resend(state, disk, number, SystemClock.wall_ms()).map_err(failure)
 }
