@@ -16,17 +16,25 @@ use super::certificates::Certificates;
 use super::proxy::{Direction, Proxy};
 use crate::harness::{PATIENCE, wait_for};
 
+/// Awaits, but not for ever.
+async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    let come = tokio::time::timeout(PATIENCE, event).await;
+    come.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
 async fn connect(url: &str) -> lapin::Result<Connection> {
-    Connection::connect(url, ConnectionProperties::default()).await
+    soon("a connection", Connection::connect(url, ConnectionProperties::default())).await
 }
 
 /// A channel with confirms and a durable queue of a type.
 async fn declare(connection: &Connection, queue: &str, queue_type: &str) -> Channel {
-    let channel = connection.create_channel().await.unwrap();
-    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let channel = soon("a channel", connection.create_channel()).await.unwrap();
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    soon("confirms", confirms).await.unwrap();
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString(queue_type.into()));
-    channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments).await.unwrap();
+    let declared = channel.queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments);
+    soon("a queue", declared).await.unwrap();
     channel
 }
 
@@ -34,16 +42,18 @@ async fn declare(connection: &Connection, queue: &str, queue_type: &str) -> Chan
 async fn send(channel: &Channel, queue: &str, body: &[u8]) -> lapin::Result<PublisherConfirm> {
     let (options, persistent) =
         (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
-    channel.basic_publish("".into(), queue.into(), options, body, persistent).await
+    let sent = channel.basic_publish("".into(), queue.into(), options, body, persistent);
+    soon("a frame to be sent", sent).await
 }
 
 /// The same; whether it was confirmed.
 async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> lapin::Result<bool> {
-    Ok(send(channel, queue, body).await?.await?.is_ack())
+    Ok(soon("a confirm", send(channel, queue, body).await?).await?.is_ack())
 }
 
 async fn take(channel: &Channel, queue: &str) -> Option<Vec<u8>> {
-    let message = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    let message = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true });
+    let message = soon("an answer", message).await.unwrap();
     message.map(|message| message.delivery.data)
 }
 
@@ -75,15 +85,15 @@ async fn a_paused_or_full_broker_confirms_nothing_until_that_ends() {
     let mut confirm = send(&channel, "later", b"one").await.unwrap();
     assert!((&mut confirm).now_or_never().is_none());
     broker.resume();
-    assert!(confirm.await.unwrap().is_ack());
+    assert!(soon("a confirm", confirm).await.unwrap().is_ack());
     for alarm in [PrivateBroker::memory_alarm, PrivateBroker::disk_alarm] {
         alarm(&broker, true);
         let confirm = send(&channel, "later", b"one").await.unwrap();
         let blocked =
             async { while !matches!(events.next().await, Some(Event::ConnectionBlocked(_))) {} };
-        tokio::time::timeout(PATIENCE, blocked).await.unwrap();
+        soon("the broker to block", blocked).await;
         alarm(&broker, false);
-        assert!(confirm.await.unwrap().is_ack());
+        assert!(soon("a confirm", confirm).await.unwrap().is_ack());
     }
     // Its password is changed here, where no other test connects.
     broker.change_password("guest", "other");
@@ -103,7 +113,8 @@ async fn a_queue_is_seen_as_it_is() {
             assert!(publish(&channel, queue_type, body).await.unwrap());
         }
         let manual = BasicGetOptions::default();
-        assert!(channel.basic_get(queue_type.into(), manual).await.unwrap().is_some());
+        let message = channel.basic_get(queue_type.into(), manual);
+        assert!(soon("a message", message).await.unwrap().is_some());
         let depth = shared().depth("seen", queue_type);
         assert_eq!(depth, Depth { ready: 2, unacknowledged: 1 }, "{queue_type}");
         let arguments = shared().queue_arguments("seen", queue_type);
@@ -133,7 +144,8 @@ async fn only_clients_that_trust_and_are_trusted_get_in() {
         let tls = OwnedTLSConfig { identity, cert_chain };
         let runtime = lapin::runtime::default_runtime().unwrap();
         let (url, options) = (broker.tls_url(), ConnectionProperties::default());
-        let connected = Connection::connect_with_config(&url, options, tls, runtime).await;
+        let connected = Connection::connect_with_config(&url, options, tls, runtime);
+        let connected = soon("a connection", connected).await;
         assert_eq!(connected.is_ok(), is_welcome, "{ca:?} {connected:?}");
     }
 }
@@ -175,7 +187,7 @@ async fn the_proxy_holds_and_swallows_without_closing() {
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let mut consumer = consumer.await.unwrap();
+    let mut consumer = soon("a consumer", consumer).await.unwrap();
     proxy.hold(Direction::ToClient);
     let mut confirm = send(&channel, "queue", b"one").await.unwrap();
     // The broker has it, and the confirm and the delivery are on their way.
@@ -184,8 +196,8 @@ async fn the_proxy_holds_and_swallows_without_closing() {
     });
     assert!((&mut confirm).now_or_never().is_none());
     proxy.heal();
-    assert!(confirm.await.unwrap().is_ack());
-    assert_eq!(consumer.next().await.unwrap().unwrap().data, b"one");
+    assert!(soon("a confirm", confirm).await.unwrap().is_ack());
+    assert_eq!(soon("a delivery", consumer.next()).await.unwrap().unwrap().data, b"one");
     proxy.swallow(Direction::ToBroker);
     let before = proxy.bytes(Direction::ToBroker);
     assert!(connection.create_channel().now_or_never().is_none());
