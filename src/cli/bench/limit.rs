@@ -29,6 +29,7 @@ use super::run::{client_cpu, rate};
 use super::target::Target;
 use crate::cli::answer::{Output, print_json};
 use crate::cli::exit::{Exit, Failure, OrExit};
+use crate::cli::settings::{Broker, RabbitSettings};
 use crate::cli::signals;
 use crate::message::{Lines, ShardId, ShardKey};
 use crate::rooms::messages::entry::read_array;
@@ -59,9 +60,9 @@ pub(super) struct LimitCommand {
     /// Directory to write files into and remove them again.
     #[arg(long, value_name = "DIR", default_value = ".")]
     directory: PathBuf,
-    /// RabbitMQ to measure as well, on queues of its own that it deletes again.
-    #[arg(long, value_name = "URL", env = "RABBITMQ_URL", hide_env_values = true)]
-    rabbitmq_url: Option<String>,
+    /// Measured as well, on queues of its own that it deletes again.
+    #[command(flatten)]
+    rabbitmq: RabbitSettings,
     /// How long each part is measured, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=3600))]
@@ -115,6 +116,7 @@ struct HttpLimit {
 }
 
 pub(super) fn run(command: &LimitCommand) -> Result<Exit, Failure> {
+    let broker = command.rabbitmq.check(NonZeroU16::MIN).map_err(Failure::of_settings)?;
     let life = signals::watch()?;
     let duration = Duration::from_secs(command.seconds);
     let files = measure_files(&command.directory, duration, &life)?;
@@ -122,8 +124,8 @@ pub(super) fn run(command: &LimitCommand) -> Result<Exit, Failure> {
     for (entries, connections) in HTTP_LOADS {
         bare_http.push(measure_http(entries, connections, duration, &life)?);
     }
-    let rabbitmq = command.rabbitmq_url.as_deref();
-    let rabbitmq = rabbitmq.map(|url| limit_rabbitmq::measure(url, duration, &life)).transpose()?;
+    let measure = |broker: Broker| limit_rabbitmq::measure(&broker.address, duration, &life);
+    let rabbitmq = broker.map(measure).transpose()?;
     let limits = Limits { files, bare_http, rabbitmq };
     let mut out = std::io::stdout().lock();
     let printed = match command.output {

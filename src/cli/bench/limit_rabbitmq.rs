@@ -13,7 +13,7 @@ use lapin::options::{
     ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Connection, PublisherConfirm};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -22,6 +22,7 @@ use super::latency::{Percentiles, Times};
 use super::marks::ENTRY_BYTES_MIN;
 use super::meter::per_million;
 use super::run::{client_cpu, rate};
+use crate::broker::rabbitmq::address::Address;
 use crate::cli::exit::{Exit, Failure, OrExit};
 use crate::service::Lifecycle;
 
@@ -67,7 +68,7 @@ struct LoopLimit {
 /// # Errors
 /// RabbitMQ is not there, or did not do as it must. Its queues are deleted in any case.
 pub(super) fn measure(
-    url: &str,
+    address: &Address,
     duration: Duration,
     life: &Lifecycle,
 ) -> Result<RabbitmqLimits, Failure> {
@@ -78,12 +79,12 @@ pub(super) fn measure(
         let mut loops = Vec::new();
         for (queue_type, frame_bytes) in LOADS {
             let queues = Queues::named(queue_type, QUEUES);
-            let measured = queues.run_loop(url, frame_bytes, duration, life).await;
-            loops.push(queues.delete_after(url, measured).await?);
+            let measured = queues.run_loop(address, frame_bytes, duration, life).await;
+            loops.push(queues.delete_after(address, measured).await?);
         }
         let queues = Queues::named("quorum", 1);
-        let measured = queues.run_latency(url, duration, life).await;
-        let confirm_latency_ms = queues.delete_after(url, measured).await?;
+        let measured = queues.run_latency(address, duration, life).await;
+        let confirm_latency_ms = queues.delete_after(address, measured).await?;
         anyhow::Ok(RabbitmqLimits { loops, confirm_latency_ms })
     };
     let measured = runtime.block_on(all).context("RabbitMQ at RABBITMQ_URL");
@@ -116,9 +117,13 @@ impl Queues {
     }
 
     /// Deletes them, whatever came of the measuring.
-    async fn delete_after<T>(&self, url: &str, measured: anyhow::Result<T>) -> anyhow::Result<T> {
+    async fn delete_after<T>(
+        &self,
+        address: &Address,
+        measured: anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let delete = async {
-            let channel = connect(url).await?.create_channel().await?;
+            let channel = connect(address).await?.create_channel().await?;
             for name in &self.names {
                 channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
             }
@@ -132,7 +137,7 @@ impl Queues {
 
     async fn run_loop(
         &self,
-        url: &str,
+        address: &Address,
         frame_bytes: usize,
         duration: Duration,
         life: &Lifecycle,
@@ -141,7 +146,7 @@ impl Queues {
         let line = [entry.as_slice(), b"\n"].concat();
         let messages_per_frame = (frame_bytes / line.len()).max(1);
         let body = if frame_bytes == 0 { entry } else { line.repeat(messages_per_frame) };
-        let (publisher, consumer) = (connect(url).await?, connect(url).await?);
+        let (publisher, consumer) = (connect(address).await?, connect(address).await?);
         self.declare(&publisher).await?;
         let cpu_before = client_cpu();
         let began = Instant::now();
@@ -174,11 +179,11 @@ impl Queues {
 
     async fn run_latency(
         &self,
-        url: &str,
+        address: &Address,
         duration: Duration,
         life: &Lifecycle,
     ) -> anyhow::Result<Option<Percentiles>> {
-        let connection = connect(url).await?;
+        let connection = connect(address).await?;
         self.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -198,8 +203,8 @@ impl Queues {
     }
 }
 
-async fn connect(url: &str) -> lapin::Result<Connection> {
-    Connection::connect(url, ConnectionProperties::default()).await
+async fn connect(address: &Address) -> lapin::Result<Connection> {
+    address.connect("async-data-processor bench limit").await
 }
 
 async fn send(channel: &Channel, queue: &str, body: &[u8]) -> lapin::Result<PublisherConfirm> {
