@@ -2,6 +2,9 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+mod faults_broker;
+mod faults_network;
+mod faults_pair;
 mod node;
 pub(crate) mod ports;
 pub(crate) mod proxy;
