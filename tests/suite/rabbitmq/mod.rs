@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+mod doubles;
 mod faults_broker;
 mod faults_network;
 mod faults_pair;
