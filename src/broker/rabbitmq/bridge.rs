@@ -23,7 +23,7 @@ use super::intake::{Check, Intake, Packet, Report};
 use super::link::{Link, Up};
 use super::publisher::blocking;
 use super::taken;
-use super::topology::{CALL_TIMEOUT, Format, Topology};
+use super::topology::{CALL_TIMEOUT, Format, GONE_PAUSE, Topology};
 use crate::broker::Feed;
 use crate::broker::frames::waiting_bytes;
 use crate::broker::wake::Waker;
@@ -181,6 +181,7 @@ impl Shard {
                 Ended::Broken(error) => self.mend(&up, &error),
                 Ended::Cancelled => {
                     tracing::warn!(key = %self.key, "the broker has cancelled a subscription");
+                    ending.run_until_cancelled(tokio::time::sleep(GONE_PAUSE)).await;
                     if let Err(error) = self.inner.link.declare(&up).await {
                         self.mend(&up, &error);
                     }

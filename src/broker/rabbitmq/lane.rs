@@ -16,7 +16,7 @@ use super::intake::APP_ID;
 use super::link::Up;
 use super::packing::Packet;
 use super::publisher::{AWAY_MAX, Answer, Request, Shared, blocking};
-use super::topology::{CALL_TIMEOUT, Format};
+use super::topology::{CALL_TIMEOUT, Format, GONE_PAUSE};
 use crate::broker::idempotency::{self, StoredKey};
 use crate::broker::{PublishError, Published, Receipt};
 use crate::service::{held, jittered};
@@ -230,6 +230,7 @@ impl Lane {
         match error {
             BrokerError::Returned { queue } => {
                 tracing::warn!(queue, "a queue is gone: declaring it again");
+                tokio::time::sleep(GONE_PAUSE).await;
                 if let Err(error) = self.shared.link.declare(up).await {
                     tracing::warn!(%error, "the queues cannot be declared");
                     self.shared.link.give_up(up);

@@ -23,6 +23,9 @@ use crate::message::ShardId;
 
 /// How long a call to the broker may take.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a queue that was deleted stays so. Declared again within milliseconds, RabbitMQ 3.10
+/// tells its consumers nothing, and drops what it delivers to them.
+pub(super) const GONE_PAUSE: Duration = Duration::from_secs(1);
 const PIN: &str = "async-data-processor.messages.shards";
 const RETURNED: &str = "async-data-processor.messages.returned";
 /// More deliveries than there ever are. That -1 is none is understood from 4.0 on only: 3.10 takes
