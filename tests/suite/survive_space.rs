@@ -39,7 +39,7 @@ impl SmallDisk {
     }
 
     /// Fills it up to so many KiB.
-    fn fill(&self, leave_kibibytes: u64) {
+    pub(crate) fn fill(&self, leave_kibibytes: u64) {
         let disk = rustix::fs::statvfs(&self.path).unwrap();
         let left = disk.f_bavail * disk.f_frsize;
         let fill = left.saturating_sub(leave_kibibytes << 10);
@@ -53,7 +53,7 @@ impl SmallDisk {
         }
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 }

@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use super::broker::PrivateBroker;
-use super::faults_pair::{Load, Pair, try_post};
+use super::faults_pair::{Load, Pair, report, try_post};
 use crate::survive_signals::{Ledger, unique_entry};
 
 /// The broker is there again: both go on by themselves.
 fn goes_on(pair: &Pair, load: &Load, ledger: &mut Ledger, after: &str) {
     let since = Instant::now();
     pair.probe(ledger);
-    println!("{after}: accepted and in files after {:?}", since.elapsed());
+    report(&format!("{after}: accepted and in files after {:?}", since.elapsed()));
     load.wait_accepted(30);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::broker::shared;
-use super::faults_pair::{Load, Pair, wait_log_times};
+use super::faults_pair::{Load, Pair, report, wait_log_times};
 use super::proxy::{Direction, Proxy};
 use crate::harness::wait_for;
 use crate::survive_signals::Ledger;
@@ -89,7 +89,7 @@ fn is_half_open(proxied: Proxied, vhost: &str, fault: Fault, directions: &[Direc
     consumer.heal();
     let mut ledger = Ledger::default();
     let times = pair.probe(&mut ledger);
-    println!("{vhost}: noticed after {noticed:?}, accepted and in files after {times:?}");
+    report(&format!("{vhost}: noticed after {noticed:?}, accepted and in files after {times:?}"));
     load.wait_accepted(30);
     ledger.add(load.stop());
     pair.finish(shared(), vhost, &ledger);

@@ -3,9 +3,13 @@
 pub(crate) mod broker;
 pub(crate) mod certificates;
 mod doubles;
+mod faults_alarm;
 mod faults_broker;
+mod faults_consumers;
+mod faults_kills;
 mod faults_network;
 mod faults_pair;
+mod faults_queues;
 mod node;
 pub(crate) mod ports;
 pub(crate) mod proxy;
