@@ -147,13 +147,39 @@ fn namespace_id() -> io::Result<String> {
 }
 
 fn refuse_network_file_system(dir: &Path) -> Result<(), GuardError> {
-    let io =
-        |source: rustix::io::Errno| GuardError::Io { path: dir.to_owned(), source: source.into() };
-    let magic = rustix::fs::statfs(dir).map_err(io)?.f_type;
-    match network_kind(i128::from(magic)) {
-        Some(kind) => Err(GuardError::NetworkFileSystem { path: dir.to_owned(), kind }),
-        None => Ok(()),
+    let io = |source| GuardError::Io { path: dir.to_owned(), source };
+    match file_system(dir).map_err(io)? {
+        FileSystem::Network(kind) => {
+            Err(GuardError::NetworkFileSystem { path: dir.to_owned(), kind })
+        }
+        FileSystem::Forgetful(_) | FileSystem::Local => Ok(()),
     }
+}
+
+/// What a file system is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    /// Of a network, a cluster or FUSE: maps and locks may not hold.
+    Network(&'static str),
+    /// Local, but it ends with the machine's uptime or with its container.
+    Forgetful(&'static str),
+    /// Local, as far as is known.
+    Local,
+}
+
+/// What the file system of `path`, which is there, is good for.
+///
+/// # Errors
+/// What the system said.
+pub fn file_system(path: &Path) -> io::Result<FileSystem> {
+    let magic = i128::from(rustix::fs::statfs(path)?.f_type);
+    Ok(match (network_kind(magic), magic) {
+        (Some(kind), _) => FileSystem::Network(kind),
+        (None, 0x0102_1994) => FileSystem::Forgetful("tmpfs"),
+        (None, 0x8584_58f6) => FileSystem::Forgetful("ramfs"),
+        (None, 0x794c_7630) => FileSystem::Forgetful("overlayfs"),
+        (None, _) => FileSystem::Local,
+    })
 }
 
 /// The kind of a network, cluster or FUSE file system by its magic number (statfs(2)); `None` for

@@ -55,7 +55,8 @@ use rustix::io::FdFlags;
 pub use committer::Job;
 pub use durable::create_durable;
 pub use error::StateError;
-pub use guard::{GuardError, holds_state};
+pub use guard::{FileSystem, GuardError, file_system, holds_state};
+pub use space::{disk_bytes, low_water_bytes};
 use tables::FORMAT;
 pub use tables::{Table, Tables};
 

@@ -3,7 +3,8 @@
 //! Consuming also writes (journal rows, marks), so publishers stop while there is a reserve left
 //! for it: draining always can go on, and by draining the room comes back.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ impl Space {
 
     /// Whether the file system of the state directory has next to nothing left.
     pub(super) fn is_disk_full(&self) -> bool {
-        self.disk_bytes().is_ok_and(|(free, _)| free < FULL_DISK_BYTES)
+        disk_bytes(&self.dir).is_ok_and(|(free, _)| free < FULL_DISK_BYTES)
     }
 
     pub(super) fn check(&self, env: &Env<WithoutTls>) -> Result<(), StateError> {
@@ -96,20 +97,10 @@ impl Space {
         if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
     }
 
-    /// Bytes free and in all of the state directory's file system.
-    fn disk_bytes(&self) -> rustix::io::Result<(u64, u64)> {
-        let disk = rustix::fs::statvfs(&self.dir)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
-    }
-
     fn check_disk(&self) -> Result<(), StateError> {
-        let (free, total) = self
-            .disk_bytes()
+        let (free, total) = disk_bytes(&self.dir)
             .map_err(|error| StateError::Lmdb(format!("{}: {error}", self.dir.display())))?;
-        let low_water = self
-            .low_water_bytes
-            .unwrap_or_else(|| LOW_WATER_MAX_BYTES.min(total / LOW_WATER_FRACTION));
+        let low_water = low_water_bytes(self.low_water_bytes, total);
         if free < low_water {
             let dir = self.dir.display();
             return Err(StateError::NoSpace(format!(
@@ -118,4 +109,20 @@ impl Space {
         }
         Ok(())
     }
+}
+
+/// Bytes free and in all of the file system of `path`, which is there.
+///
+/// # Errors
+/// What the system said.
+pub fn disk_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok((bytes(disk.f_bavail), bytes(disk.f_blocks)))
+}
+
+/// Free bytes below which publishing stops on a file system of so many: what is set, if it is.
+#[must_use]
+pub fn low_water_bytes(set_bytes: Option<u64>, total_bytes: u64) -> u64 {
+    set_bytes.unwrap_or_else(|| LOW_WATER_MAX_BYTES.min(total_bytes / LOW_WATER_FRACTION))
 }

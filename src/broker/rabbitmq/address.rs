@@ -122,6 +122,30 @@ impl Address {
         &self.uri.vhost
     }
 
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.uri.authority.port
+    }
+
+    /// Whether what is sent is encrypted.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether it logs in with the user and password that every new broker has.
+    #[must_use]
+    pub fn is_default_login(&self) -> bool {
+        let login = &self.uri.authority.userinfo;
+        login.username == "guest" && login.password == "guest"
+    }
+
+    /// How TLS is spoken, if it is.
+    pub(super) const fn tls(&self) -> Option<&RustlsConnector> {
+        self.tls.as_ref()
+    }
+
     /// Opens one connection, called `name` in the broker's lists.
     ///
     /// # Errors
@@ -187,7 +211,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, AddressErro
 }
 
 /// Verifies the broker's certificate and name; shows ours, if there is one.
-fn connector(files: &TlsFiles) -> Result<RustlsConnector, AddressError> {
+pub(super) fn connector(files: &TlsFiles) -> Result<RustlsConnector, AddressError> {
     let config = match &files.authorities {
         Some(file) => {
             let mut config = RustlsConnectorConfig::default();

@@ -102,6 +102,12 @@ impl BrokerError {
         matches!(self.reply(), Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)))
     }
 
+    /// Whether a queue is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.reply(), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+    }
+
     /// Whether the virtual host is not there, or not this user's.
     #[must_use]
     pub fn is_wrong_virtual_host(&self) -> bool {

@@ -18,6 +18,7 @@
 //! | [`Queues`] | how the broker's queues stand |
 //! | [`taken`] | which packets were taken already |
 //! | [`doubles`] | which packets two hosts have both taken |
+//! | [`greeting`], [`inspect`], [`management`] | what a broker is and how it stands, for `doctor` |
 //!
 //! The shard's lock of the state directory is taken before its queue is subscribed to, so on one
 //! host a shard is drained once. Across hosts the broker's single active consumer sees to that;
@@ -25,12 +26,16 @@
 
 pub mod address;
 pub mod bridge;
+mod dial;
 pub mod doubles;
 mod error;
+pub mod greeting;
 pub mod id;
+pub mod inspect;
 mod intake;
 mod lane;
 pub mod link;
+pub mod management;
 mod packing;
 pub mod publisher;
 mod queues;

@@ -26,8 +26,8 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a queue that was deleted stays so. Declared again within milliseconds, RabbitMQ 3.10
 /// tells its consumers nothing, and drops what it delivers to them.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(1);
-const PIN: &str = "async-data-processor.messages.shards";
-const RETURNED: &str = "async-data-processor.messages.returned";
+pub(super) const PIN: &str = "async-data-processor.messages.shards";
+pub(super) const RETURNED: &str = "async-data-processor.messages.returned";
 /// More deliveries than there ever are. That -1 is none is understood from 4.0 on only: 3.10 takes
 /// it, and gives up whatever comes back once.
 const DELIVERY_LIMIT: i32 = i32::MAX;
@@ -78,9 +78,11 @@ impl Topology {
         for shard in self.shard_ids() {
             let name = self.queue(shard);
             match self.format {
-                Format::Packed => declaring.quorum(&name, shard_arguments()).await?,
-                Format::Interop => declaring.declare(&name, FieldTable::default()).await?,
-            };
+                Format::Packed => declaring.quorum(&name, shard_arguments()).await.map(drop)?,
+                Format::Interop => {
+                    declaring.declare(&name, FieldTable::default()).await.map(drop)?;
+                }
+            }
         }
         Ok(())
     }
@@ -100,7 +102,7 @@ impl Topology {
 
 /// Attempts are ours, and so is every limit: what the broker cannot take it refuses, rather than
 /// drop what it has, should a policy limit the length after all.
-fn shard_arguments() -> FieldTable {
+pub(super) fn shard_arguments() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     arguments.insert("x-overflow".into(), text("reject-publish"));
@@ -114,13 +116,17 @@ fn text(value: &str) -> AMQPValue {
 }
 
 /// A channel to declare on: the broker closes it when it refuses.
-struct Declaring<'a> {
-    connection: &'a Connection,
-    channel: Option<Channel>,
+pub(super) struct Declaring<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) channel: Option<Channel>,
 }
 
 impl Declaring<'_> {
-    async fn declare(&mut self, name: &str, arguments: FieldTable) -> Result<Queue, BrokerError> {
+    pub(super) async fn declare(
+        &mut self,
+        name: &str,
+        arguments: FieldTable,
+    ) -> Result<Queue, BrokerError> {
         let channel = match self.channel.take() {
             Some(channel) => channel,
             None => within(CALL_TIMEOUT, Doing::Opening, self.connection.create_channel()).await?,
@@ -133,17 +139,19 @@ impl Declaring<'_> {
 
     /// A quorum queue that gives nothing up, however often it comes back from a consumer that was
     /// cut off.
-    async fn quorum(&mut self, name: &str, more: FieldTable) -> Result<Queue, BrokerError> {
+    pub(super) async fn quorum(
+        &mut self,
+        name: &str,
+        more: FieldTable,
+    ) -> Result<(), BrokerError> {
         let mut arguments = more;
         arguments.insert("x-queue-type".into(), text("quorum"));
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
-        self.declare(name, arguments).await.map_err(|error| match error.is_precondition() {
-            true => BrokerError::OtherQueue { name: name.to_owned(), said: error.to_string() },
-            false => error,
-        })
+        let declared = self.declare(name, arguments).await;
+        declared.map(drop).map_err(|error| other(name, error))
     }
 
-    async fn pin(&mut self, shards: NonZeroU16) -> Result<(), BrokerError> {
+    pub(super) async fn pin(&mut self, shards: NonZeroU16) -> Result<(), BrokerError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(i32::from(shards.get())));
         match self.declare(PIN, arguments).await {
@@ -153,6 +161,14 @@ impl Declaring<'_> {
             }
             declared => declared.map(drop),
         }
+    }
+}
+
+/// A queue with other properties than asked for is named.
+pub(super) fn other(name: &str, error: BrokerError) -> BrokerError {
+    match error.is_precondition() {
+        true => BrokerError::OtherQueue { name: name.to_owned(), said: error.to_string() },
+        false => error,
     }
 }
 
