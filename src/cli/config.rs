@@ -8,9 +8,11 @@ use anyhow::{Context, anyhow};
 use clap::{Arg, ArgAction, Args, Command, FromArgMatches, Subcommand};
 
 use super::exit::{Exit, Failure, OrExit, tell};
+use super::rabbitmq_settings::{SECRET_URLS, redact};
 use super::settings::UpSettings;
 use super::settings_file::{Source, Sources};
-use crate::broker::rabbitmq::address::Address;
+use crate::broker::rabbitmq::address::TlsFiles;
+use crate::broker::rabbitmq::management::Management;
 
 pub(super) const EXAMPLES: &str = "\
 Exit code 1 if anything is wrong.
@@ -71,7 +73,7 @@ fn in_force_value(key: &str, arg: &Arg, sources: &Sources) -> anyhow::Result<(St
     let alone = arg.clone().env(None::<&'static str>).default_value(value.clone());
     match Command::new("check").no_binary_name(true).arg(alone).try_get_matches_from([""; 0]) {
         Ok(_) => Ok((
-            if key == "rabbitmq_url" { Address::redact(&value) } else { value },
+            if SECRET_URLS.contains(&key) { redact(&value) } else { value },
             match source {
                 Source::Variable(name) => name,
                 Source::File(_) => "settings file".to_owned(),
@@ -102,9 +104,18 @@ fn together(sources: &Sources, wrong: &BTreeSet<String>) -> Vec<anyhow::Error> {
     problems.extend(settings.http.exposed().map(|error| anyhow!("HOST: {error}")));
     problems.extend(not_a_directory("STATE_DIR", &settings.common.state.state_dir));
     problems.extend(not_a_directory("DATA_OUTPUT_DIR", &settings.batch.output.data_output_dir));
+    problems.extend(management(sources));
     let names: Vec<_> = wrong.iter().map(|key| key.to_ascii_uppercase()).collect();
     problems.retain(|problem| !names.iter().any(|name| problem.to_string().contains(name)));
     problems
+}
+
+/// Only a text: whether it can be asked, and by which files, is for `doctor` to find out.
+fn management(sources: &Sources) -> Option<anyhow::Error> {
+    let (url, _) = sources.find("rabbitmq_management_url")?;
+    let url = url.replacen("https://", "http://", 1);
+    let error = Management::new(&url, &TlsFiles::default()).err()?;
+    Some(anyhow!("RABBITMQ_MANAGEMENT_URL: {error}"))
 }
 
 fn not_a_directory(setting: &str, path: &Path) -> Option<anyhow::Error> {

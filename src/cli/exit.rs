@@ -7,10 +7,10 @@ use std::process::ExitCode;
 pub(super) const HELP: &str = "\
 Exit codes:
     0  done
-    1  a check found something (verify, config check, bench)
+    1  a check found something (verify, config check, doctor, bench)
     2  wrong usage
    65  input data is wrong (publish, dead)
-   69  something needed cannot be had (an address in use; bench: no server)
+   69  something needed cannot be had (an address in use; bench: no server; doctor: no broker)
    70  a mistake of the program itself
    73  a directory or file cannot be made or used
    74  reading or writing failed; the next start recovers

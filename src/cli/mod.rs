@@ -9,6 +9,7 @@ mod bench;
 mod broker_metrics;
 mod config;
 mod dead;
+mod doctor;
 mod doubles;
 mod exit;
 mod history;
@@ -79,6 +80,9 @@ enum Command {
     /// Loads a running server and says how fast it is, at what cost, and what arrives.
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::BenchCommand),
+    /// Checks what the promises rest on, and says how to mend what weakens them.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorCommand),
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
@@ -117,6 +121,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
         Command::Bench(command) => bench::run(&command),
+        Command::Doctor(command) => doctor::run(&command),
         Command::Config(command) => config::run(&command, sources),
     };
     match outcome {

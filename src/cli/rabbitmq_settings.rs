@@ -4,12 +4,13 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 
 use crate::broker::rabbitmq::address::{Address, TlsFiles};
+use crate::broker::rabbitmq::management::Management;
 use crate::broker::rabbitmq::topology::{Format, Topology};
 
 /// A URL that may hold a password, and so is never printed as it is.
@@ -24,8 +25,16 @@ impl From<String> for SecretUrl {
 
 impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Address::redact(&self.0))
+        f.write_str(&redact(&self.0))
     }
+}
+
+/// The settings that hold such a URL.
+pub(super) const SECRET_URLS: [&str; 2] = ["rabbitmq_url", "rabbitmq_management_url"];
+
+/// A URL as it may be shown.
+pub(super) fn redact(url: &str) -> String {
+    if url.starts_with("http") { Management::redact(url) } else { Address::redact(url) }
 }
 
 /// Whether messages travel over RabbitMQ, and how.
@@ -48,6 +57,14 @@ pub(super) struct RabbitSettings {
     rabbitmq_key: Option<PathBuf>,
 }
 
+/// Whom to ask about a broker.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ManagementSettings {
+    /// RabbitMQ's management API, to check more: http://user:password@host:15672/, or https://.
+    #[arg(long, env, value_name = "URL", hide_default_value = true)]
+    rabbitmq_management_url: Option<SecretUrl>,
+}
+
 /// A broker to use.
 #[derive(Debug, Clone)]
 pub(super) struct Broker {
@@ -59,19 +76,37 @@ impl RabbitSettings {
     /// The broker, if messages travel over one; every problem there is.
     pub(super) fn check(&self, shards: NonZeroU16) -> Result<Option<Broker>, Vec<anyhow::Error>> {
         let Some(SecretUrl(url)) = &self.rabbitmq_url else { return self.unused() };
+        let files = self.files().map_err(|error| vec![error])?;
+        let address = Address::new(url, &files).context("RABBITMQ_URL").map_err(|e| vec![e])?;
+        let format = if self.rabbitmq_interop { Format::Interop } else { Format::Packed };
+        Ok(Some(Broker { address, topology: Topology { format, shards } }))
+    }
+
+    fn files(&self) -> anyhow::Result<TlsFiles> {
         let identity = match (&self.rabbitmq_cert, &self.rabbitmq_key) {
             (Some(chain), Some(key)) => Some((chain.clone(), key.clone())),
             (None, None) => None,
             (chain, _) => {
                 let missing = if chain.is_some() { "RABBITMQ_KEY" } else { "RABBITMQ_CERT" };
-                let text = "RABBITMQ_CERT and RABBITMQ_KEY go together, but";
-                return Err(vec![anyhow!("{text} {missing} is not set")]);
+                bail!("RABBITMQ_CERT and RABBITMQ_KEY go together, but {missing} is not set");
             }
         };
-        let files = TlsFiles { authorities: self.rabbitmq_ca.clone(), identity };
-        let address = Address::new(url, &files).context("RABBITMQ_URL").map_err(|e| vec![e])?;
-        let format = if self.rabbitmq_interop { Format::Interop } else { Format::Packed };
-        Ok(Some(Broker { address, topology: Topology { format, shards } }))
+        Ok(TlsFiles { authorities: self.rabbitmq_ca.clone(), identity })
+    }
+
+    /// The management API, if it is to be asked; what is wrong with it.
+    pub(super) fn management(
+        &self,
+        settings: &ManagementSettings,
+    ) -> Result<Option<Management>, Vec<anyhow::Error>> {
+        let Some(SecretUrl(url)) = &settings.rabbitmq_management_url else { return Ok(None) };
+        if self.rabbitmq_url.is_none() {
+            let text = "RABBITMQ_MANAGEMENT_URL is set, but RABBITMQ_URL is not";
+            return Err(vec![anyhow!(text)]);
+        }
+        let files = self.files().map_err(|error| vec![error])?;
+        let management = Management::new(url, &files).context("RABBITMQ_MANAGEMENT_URL");
+        management.map(Some).map_err(|error| vec![error])
     }
 
     /// Whoever sets the rest probably wants a broker.
@@ -92,15 +127,24 @@ impl RabbitSettings {
 /// What is wrong with a URL on the command line, which every user of the machine can read.
 pub(super) fn exposed(matches: &ArgMatches) -> Option<anyhow::Error> {
     let (_, command) = matches.subcommand()?;
-    let known = command.try_contains_id("rabbitmq_url").is_ok();
-    if !known || command.value_source("rabbitmq_url") != Some(ValueSource::CommandLine) {
-        return exposed(command);
+    SECRET_URLS
+        .iter()
+        .find_map(|setting| exposed_setting(command, setting))
+        .or_else(|| exposed(command))
+}
+
+fn exposed_setting(command: &ArgMatches, setting: &str) -> Option<anyhow::Error> {
+    let known = command.try_contains_id(setting).is_ok();
+    if !known || command.value_source(setting) != Some(ValueSource::CommandLine) {
+        return None;
     }
-    let url = command.try_get_one::<SecretUrl>("rabbitmq_url").ok()??;
+    let url = command.try_get_one::<SecretUrl>(setting).ok()??;
     Address::holds_password(&url.0).then(|| {
         anyhow!(
-            "--rabbitmq-url holds a password, and others can read a command line: set the \
-             variable RABBITMQ_URL, or rabbitmq_url in the settings file"
+            "--{} holds a password, and others can read a command line: set the variable {}, or \
+             {setting} in the settings file",
+            setting.replace('_', "-"),
+            setting.to_ascii_uppercase()
         )
     })
 }

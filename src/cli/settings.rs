@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 use super::exit::tell;
-pub(super) use super::rabbitmq_settings::{Broker, RabbitSettings};
+pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
 use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
@@ -33,7 +33,7 @@ pub(super) struct StateSettings {
     state_map_bytes: usize,
     /// Free disk in bytes below which no messages are taken; unset: the smaller of 256 MiB and 5 %.
     #[arg(long, env, value_name = "BYTES")]
-    disk_low_water_bytes: Option<u64>,
+    pub(super) disk_low_water_bytes: Option<u64>,
     #[command(flatten)]
     pub(super) log: LogSettings,
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 16] = [
     &["dead", "resend"],
     &["bench"],
     &["bench", "limit"],
+    &["doctor"],
     &["config"],
     &["config", "check"],
 ];

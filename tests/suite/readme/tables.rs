@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 13] = [
+pub(super) const ALL: [&str; 14] = [
     "server",
     "message-consumer",
     "up",
@@ -18,6 +18,7 @@ pub(super) const ALL: [&str; 13] = [
     "dead resend",
     "bench",
     "bench limit",
+    "doctor",
     "config check",
 ];
 
@@ -93,6 +94,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "dead show",
         "dead resend",
         "bench",
+        "doctor",
     ];
     let mut settings: Vec<(Opt, Vec<&str>)> = Vec::new();
     for command in order {

@@ -1,0 +1,172 @@
+//! The queues: are they what a start would make, does anybody consume them, what was given up?
+
+use super::finding::Finding;
+use crate::broker::rabbitmq::BrokerError;
+use crate::broker::rabbitmq::inspect::{Inspected, Part, Standing};
+use crate::broker::rabbitmq::topology::{DeliveryLimit, Format, Topology};
+
+const CHECK: &str = "queues";
+
+/// What is found; `limits_deliveries` says whether the broker has a delivery limit by default.
+pub(super) fn check(
+    topology: Topology,
+    inspected: &[Inspected],
+    limits_deliveries: bool,
+) -> Vec<Finding> {
+    let mut findings = vec![summary(topology, inspected)];
+    findings.extend(inspected.iter().filter_map(wrong));
+    findings.extend(absent(inspected));
+    findings.extend(forsaken(inspected));
+    findings.extend(inspected.iter().filter_map(given_up));
+    if limits_deliveries && topology.format == Format::Packed {
+        findings.extend(limited(inspected));
+    }
+    if topology.format == Format::Interop {
+        findings.push(interop());
+    }
+    // The summary of troubles is the troubles.
+    if findings.iter().skip(1).any(|finding| finding.check == CHECK) {
+        findings.remove(0);
+    }
+    findings
+}
+
+fn of_shards(inspected: &[Inspected]) -> impl Iterator<Item = &Inspected> {
+    inspected.iter().filter(|queue| queue.part == Part::Shard)
+}
+
+/// Names, in short.
+fn listed<'a>(queues: impl Iterator<Item = &'a Inspected>) -> String {
+    const MOST: usize = 5;
+    let names: Vec<_> = queues.map(|queue| queue.name.as_str()).collect();
+    let more = names.len().saturating_sub(MOST);
+    let shown = names.into_iter().take(MOST).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+fn summary(topology: Topology, inspected: &[Inspected]) -> Finding {
+    let shards = topology.shards;
+    let (mut waiting, mut consumers) = (0_u64, u32::MAX);
+    for queue in of_shards(inspected) {
+        if let Standing::There { messages, consumers: some, .. } = &queue.standing {
+            waiting += u64::from(*messages);
+            consumers = consumers.min(*some);
+        }
+    }
+    let consumers = if consumers == u32::MAX { 0 } else { consumers };
+    Finding::ok(
+        CHECK,
+        format!(
+            "{shards} shards, as they should be; {waiting} packets wait, consumers of each: \
+             {consumers} or more"
+        ),
+    )
+}
+
+/// A queue that is another than a start would make, or of which nothing is known.
+fn wrong(queue: &Inspected) -> Option<Finding> {
+    let name = &queue.name;
+    let error = match &queue.standing {
+        Standing::There { agrees: Err(error), .. } | Standing::Unknown(error) => error,
+        _ => return None,
+    };
+    Some(match error {
+        BrokerError::OtherShards { .. } => Finding::problem(CHECK, error.to_string())
+            .means("Servers and consumers do not start: messages would go to the wrong shards."),
+        BrokerError::OtherQueue { .. } => Finding::problem(CHECK, error.to_string())
+            .means("Servers and consumers do not start: it may lose what it confirms."),
+        BrokerError::TimedOut { .. } => Finding::problem(CHECK, format!("{name}: {error}"))
+            .means("Has it lost most of its members? Nothing goes into it or comes out.")
+            .advise("start the broker's nodes that are down; then look again, also at the rest"),
+        _ if error.is_refused_access() => Finding::problem(CHECK, format!("{name}: {error}"))
+            .means("Servers and consumers do not start.")
+            .advise(
+                "rabbitmqctl set_permissions: the user must be able to configure, write and read \
+                 async-data-processor.messages.* (interop: task_queue_*), and to write to the \
+                 default exchange",
+            ),
+        _ => Finding::problem(CHECK, format!("{name}: {error}"))
+            .means("Servers and consumers cannot use it.")
+            .advise("look at the broker's log"),
+    })
+}
+
+fn absent(inspected: &[Inspected]) -> Option<Finding> {
+    let is_absent = |queue: &&Inspected| matches!(queue.standing, Standing::Absent);
+    let names = listed(inspected.iter().filter(is_absent));
+    let any_shard = of_shards(inspected).any(|queue| !is_absent(&queue));
+    let of_others = inspected.iter().any(|queue| {
+        matches!(
+            queue.standing,
+            Standing::There { agrees: Err(BrokerError::OtherShards { .. }), .. }
+        )
+    });
+    match (names.is_empty() || of_others, any_shard) {
+        (true, _) => None,
+        (false, false) => Some(
+            Finding::note(CHECK, format!("not there yet: {names}"))
+                .means("The first server or consumer makes them."),
+        ),
+        (false, true) => Some(
+            Finding::warning(CHECK, format!("not there, while others are: {names}"))
+                .means(
+                    "Somebody deleted them with what was in them, or a start has not come to its \
+                     end. The next start makes them again, empty.",
+                )
+                .advise("find out who deletes queues: a person, or a policy with expires"),
+        ),
+    }
+}
+
+fn forsaken(inspected: &[Inspected]) -> Option<Finding> {
+    let is_forsaken = |queue: &&Inspected| {
+        matches!(queue.standing, Standing::There { messages: 1.., consumers: 0, .. })
+    };
+    let names = listed(of_shards(inspected).filter(is_forsaken));
+    (!names.is_empty()).then(|| {
+        Finding::warning(CHECK, format!("packets wait that nobody consumes: {names}"))
+            .means("They are safe, but do not become files.")
+            .advise("start message-consumer with the same RABBITMQ_URL and SHARDS_COUNT")
+    })
+}
+
+fn given_up(queue: &Inspected) -> Option<Finding> {
+    let Standing::There { messages, .. } = queue.standing else { return None };
+    let name = &queue.name;
+    (queue.part == Part::Returned && messages > 0).then(|| {
+        Finding::problem("returned", format!("{name} holds {messages} packets"))
+            .means(
+                "The broker gave up messages that it had confirmed, since a policy or a limit told \
+                 it to. They are in no file, and nothing brings them back by itself.",
+            )
+            .advise(
+                "remove the policy (rabbitmqctl list_policies), then move the packets back into \
+                 the queue that their header x-death names, as with a shovel",
+            )
+    })
+}
+
+fn limited(inspected: &[Inspected]) -> Option<Finding> {
+    let has_limit = |queue: &&Inspected| {
+        matches!(queue.standing, Standing::There { agrees: Ok(DeliveryLimit::Default), .. })
+    };
+    let names = listed(of_shards(inspected).filter(has_limit));
+    (!names.is_empty()).then(|| {
+        Finding::problem(CHECK, format!("the broker's delivery limit of 20 holds for {names}"))
+            .means(
+                "They were made before an upgrade to RabbitMQ 4. It gives up a packet that it has \
+                 delivered so often, and before 4.3 each connection that is cut counts.",
+            )
+            .advise("stop the servers, let the consumers drain them, stop those, delete the queues")
+    })
+}
+
+fn interop() -> Finding {
+    Finding::note("interop", "RABBITMQ_INTEROP: classic queues, one entry a message")
+        .means(
+            "A classic queue lives on one node, without replicas: with that node's disk its \
+             messages are lost. Several consumers may have it at once, and nothing pins the number \
+             of shards. What others publish has no id: sent twice, it is in the files twice.",
+        )
+        .advise("leave it off unless the other side needs it")
+}
