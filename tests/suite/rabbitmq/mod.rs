@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+mod doctor;
 mod doubles;
 mod faults_alarm;
 mod faults_broker;
