@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use super::address::Address;
 use super::error::{BrokerError, Doing, within};
 use super::topology::{
-    CALL_TIMEOUT, Declaring, DeliveryLimit, Format, PIN, RETURNED, Topology, other, shard_arguments,
+    CALL_TIMEOUT, Declaring, Format, PIN, RETURNED, Topology, other, shard_arguments,
 };
 
 /// How long a close may take.
@@ -43,8 +43,8 @@ pub enum Standing {
         messages: u32,
         /// Consumers, those that stand by included.
         consumers: u32,
-        /// Whether it is as a start would make it: its delivery limit, or what differs.
-        agrees: Result<DeliveryLimit, BrokerError>,
+        /// Whether it is as a start would make it, or what differs.
+        agrees: Result<(), BrokerError>,
     },
     /// The broker does not say.
     Unknown(BrokerError),
@@ -144,12 +144,12 @@ async fn look(
     declaring.channel = Some(channel);
     let none = FieldTable::default();
     let agrees = match (part, topology.format) {
-        (Part::Pin, _) => declaring.pin(topology.shards).await.map(|()| DeliveryLimit::Default),
+        (Part::Pin, _) => declaring.pin(topology.shards).await,
         (Part::Returned, _) => declaring.quorum(name, none).await,
         (Part::Shard, Format::Packed) => declaring.quorum(name, shard_arguments()).await,
         (Part::Shard, Format::Interop) => {
             let declared = declaring.declare(name, none).await;
-            declared.map(|_| DeliveryLimit::Default).map_err(|error| other(name, error))
+            declared.map(drop).map_err(|error| other(name, error))
         }
     };
     let (messages, consumers) = (queue.message_count(), queue.consumer_count());

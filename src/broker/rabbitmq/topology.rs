@@ -78,7 +78,7 @@ impl Topology {
         for shard in self.shard_ids() {
             let name = self.queue(shard);
             match self.format {
-                Format::Packed => declaring.quorum(&name, shard_arguments()).await.map(drop)?,
+                Format::Packed => declaring.quorum(&name, shard_arguments()).await?,
                 Format::Interop => {
                     declaring.declare(&name, FieldTable::default()).await.map(drop)?;
                 }
@@ -139,11 +139,7 @@ impl Declaring<'_> {
 
     /// A quorum queue that gives nothing up, however often it comes back from a consumer that was
     /// cut off.
-    pub(super) async fn quorum(
-        &mut self,
-        name: &str,
-        more: FieldTable,
-    ) -> Result<(), BrokerError> {
+    pub(super) async fn quorum(&mut self, name: &str, more: FieldTable) -> Result<(), BrokerError> {
         let mut arguments = more;
         arguments.insert("x-queue-type".into(), text("quorum"));
         arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));

@@ -36,8 +36,7 @@ pub(super) async fn check(broker: &Broker) -> Met {
             findings.insert(0, answers(broker, &reached));
             let inspected = inspect(broker.topology, &reached.connection).await;
             reached.close().await;
-            let limits = product::limits_deliveries(&greeting);
-            findings.extend(queues::check(broker.topology, &inspected, limits));
+            findings.extend(queues::check(broker.topology, &inspected));
             true
         }
         Err(error) => match refused(broker, &error) {

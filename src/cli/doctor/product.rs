@@ -18,11 +18,6 @@ pub(super) fn version(greeting: &Greeting) -> Option<(u32, u32)> {
     Some((numbers.next()??, numbers.next()??))
 }
 
-/// Whether a queue without a delivery limit of its own has one by default.
-pub(super) fn limits_deliveries(greeting: &Greeting) -> bool {
-    version(greeting).is_none_or(|version| version >= (4, 0))
-}
-
 pub(super) fn check(greeting: &Greeting) -> Vec<Finding> {
     let Greeting { product, version: text, capabilities, .. } = greeting;
     if product != "RabbitMQ" {
@@ -90,8 +85,6 @@ mod tests {
             let found = check(&greeting(product, version));
             assert_eq!((found.len(), found[0].level), (1, level), "{product} {version}");
         }
-        assert!(!limits_deliveries(&greeting("RabbitMQ", "3.13.7")));
-        assert!(limits_deliveries(&greeting("RabbitMQ", "4.0.1")));
     }
 
     #[test]

@@ -3,24 +3,16 @@
 use super::finding::Finding;
 use crate::broker::rabbitmq::BrokerError;
 use crate::broker::rabbitmq::inspect::{Inspected, Part, Standing};
-use crate::broker::rabbitmq::topology::{DeliveryLimit, Format, Topology};
+use crate::broker::rabbitmq::topology::{Format, Topology};
 
 const CHECK: &str = "queues";
 
-/// What is found; `limits_deliveries` says whether the broker has a delivery limit by default.
-pub(super) fn check(
-    topology: Topology,
-    inspected: &[Inspected],
-    limits_deliveries: bool,
-) -> Vec<Finding> {
+pub(super) fn check(topology: Topology, inspected: &[Inspected]) -> Vec<Finding> {
     let mut findings = vec![summary(topology, inspected)];
     findings.extend(inspected.iter().filter_map(wrong));
     findings.extend(absent(inspected));
     findings.extend(forsaken(inspected));
     findings.extend(inspected.iter().filter_map(given_up));
-    if limits_deliveries && topology.format == Format::Packed {
-        findings.extend(limited(inspected));
-    }
     if topology.format == Format::Interop {
         findings.push(interop());
     }
@@ -143,21 +135,6 @@ fn given_up(queue: &Inspected) -> Option<Finding> {
                 "remove the policy (rabbitmqctl list_policies), then move the packets back into \
                  the queue that their header x-death names, as with a shovel",
             )
-    })
-}
-
-fn limited(inspected: &[Inspected]) -> Option<Finding> {
-    let has_limit = |queue: &&Inspected| {
-        matches!(queue.standing, Standing::There { agrees: Ok(DeliveryLimit::Default), .. })
-    };
-    let names = listed(of_shards(inspected).filter(has_limit));
-    (!names.is_empty()).then(|| {
-        Finding::problem(CHECK, format!("the broker's delivery limit of 20 holds for {names}"))
-            .means(
-                "They were made before an upgrade to RabbitMQ 4. It gives up a packet that it has \
-                 delivered so often, and before 4.3 each connection that is cut counts.",
-            )
-            .advise("stop the servers, let the consumers drain them, stop those, delete the queues")
     })
 }
 
