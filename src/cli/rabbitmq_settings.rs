@@ -43,7 +43,7 @@ pub(super) struct RabbitSettings {
     /// Messages travel over this RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://.
     #[arg(long, env, value_name = "URL", hide_default_value = true)]
     rabbitmq_url: Option<SecretUrl>,
-    /// R1's queues and messages: task_queue_0 and so on, one JSON object a message.
+    /// Plain queues that other programs share: task_queue_0 and so on, one JSON object a message.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     rabbitmq_interop: bool,
     /// Certificate authorities to trust instead of the system's (PEM), for an amqps:// URL.

@@ -62,7 +62,7 @@ pub(super) struct ProcessSettings {
 /// How messages are sharded.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ShardSettings {
-    /// Number of shards; a change strands nothing.
+    /// Number of shards; a change strands nothing, but over RabbitMQ it stays as it is.
     #[arg(long, env, value_name = "N", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards_count: u16,

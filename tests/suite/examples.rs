@@ -4,6 +4,7 @@ mod clients;
 mod deploy;
 mod fake_server;
 mod files;
+mod hosts;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -82,7 +83,12 @@ impl Example {
 
 #[test]
 fn every_example_is_run_by_a_test_and_says_how_to_run_it() {
-    let tests = [include_str!("examples/clients.rs"), include_str!("examples/files.rs")].concat();
+    let tests = [
+        include_str!("examples/clients.rs"),
+        include_str!("examples/files.rs"),
+        include_str!("examples/hosts.rs"),
+    ]
+    .concat();
     let mut found = 0;
     for path in std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()) {
         let name = path.file_name().unwrap().to_str().unwrap();

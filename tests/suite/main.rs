@@ -13,6 +13,7 @@ mod bench;
 mod claims;
 mod command_line;
 mod commit_faults;
+mod conformance;
 mod examples;
 mod handlers;
 mod harness;

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::process::Command;
 
 use self::tables::{ALL, exit_codes, expected_commands, expected_settings, help, options};
-use self::text::{README, code_spans, headings, links, rows, words};
+pub(crate) use self::text::rows;
+use self::text::{README, code_spans, headings, links, words};
 
 /// A test's working directory is the top of the repository.
 fn top() -> &'static Path {

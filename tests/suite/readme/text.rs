@@ -32,7 +32,7 @@ pub(super) fn blocks() -> Vec<Block> {
 }
 
 /// The cells of the first table below a heading.
-pub(super) fn rows(heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn rows(heading: &str) -> Vec<Vec<String>> {
     let below = README.split_once(&format!("\n{heading}\n")).unwrap().1;
     let lines = below.lines().skip_while(|line| !line.starts_with('|')).skip(2);
     let lines = lines.take_while(|line| line.starts_with('|'));
