@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -23,6 +23,7 @@ const COMMANDS: [&[&str]; 17] = [
     &["dead", "list"],
     &["dead", "show"],
     &["dead", "resend"],
+    &["doubles"],
     &["bench"],
     &["bench", "limit"],
     &["doctor"],

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 14] = [
+pub(super) const ALL: [&str; 15] = [
     "server",
     "message-consumer",
     "up",
@@ -16,6 +16,7 @@ pub(super) const ALL: [&str; 14] = [
     "dead list",
     "dead show",
     "dead resend",
+    "doubles",
     "bench",
     "bench limit",
     "doctor",
