@@ -157,6 +157,8 @@ pub(super) fn wait_taken(broker: &PrivateBroker, vhost: &str) {
 pub(super) fn wait_in_files(rig: &Rig, entries: &[String]) {
     wait_for("entries to be in files", || {
         let lines: HashSet<_> = rig.lines().into_iter().collect();
+        // Files are many, and reading them takes time from those who write them.
+        std::thread::sleep(Duration::from_millis(20));
         let is_there = entries.iter().all(|entry| lines.contains(entry));
         is_there.then_some(())
     });
