@@ -29,6 +29,10 @@ pub(crate) struct Tally {
     pub(crate) paused: u64,
     pub(crate) terminated: u64,
     pub(crate) terminated_early: u64,
+    pub(crate) killed_broker: u64,
+    pub(crate) paused_broker: u64,
+    pub(crate) cut_connections: u64,
+    pub(crate) alarms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +76,20 @@ pub(crate) fn run(
             if number == 0 || random.chance(50) {
                 world.wait_until_healthy()?;
             }
+            if number == 0
+                && let Some(broker) = &world.broker
+            {
+                broker.settle()?;
+            }
         }
         let cycle = draw(random, mode, segment.is_up, earlier.take());
+        if let Some(broker) = &mut world.broker {
+            broker.strike(random, tally)?;
+        }
         hit(world, random, &cycle, tally).map_err(|what| format!("cycle {number}: {what}"))?;
+        if let Some(broker) = &mut world.broker {
+            broker.restore()?;
+        }
         earlier = Some(cycle);
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 #[path = "../oracle/args.rs"]
 mod args;
+mod broker;
 mod cycles;
 mod finish;
 #[path = "../oracle/json.rs"]
@@ -29,9 +30,11 @@ use world::{Options, World};
 const USAGE: &str = "\
 Kills the processes of the binary again and again under load and checks that nothing is lost.
 
-crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--dir DIR] [--keep]
-      [--set NAME=VALUE …]
+crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--rabbitmq]
+      [--dir DIR] [--keep] [--set NAME=VALUE …]
   --mode   server, consumer, both, up, recovery or mixed (default)
+  --rabbitmq  messages travel over a RabbitMQ that the test starts (Debian's, as installed), kills,
+           pauses, alarms and starts again
   --dir    a new or empty directory to work in (default: one in the temporary directory)
   --keep   keep the directory also after a success; after a failure it is always kept
   --set    a further environment variable for the processes of the binary
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
     if words.iter().any(|word| word == "--help") {
         return say(&mut std::io::stdout(), USAGE, 0);
     }
-    let options = Flags::parse(words, &valued, &["--keep"]).and_then(|flags| Options::read(&flags));
+    let options = Flags::parse(words, &valued, &["--keep", "--rabbitmq"])
+        .and_then(|flags| Options::read(&flags));
     let mut world = match options.and_then(World::new) {
         Ok(world) => world,
         Err(error) => return say(&mut std::io::stderr(), &format!("crash: {error}\n{USAGE}"), 2),
@@ -100,6 +104,10 @@ fn success(
         ("paused", tally.paused),
         ("terminated", tally.terminated),
         ("terminated_before_ready", tally.terminated_early),
+        ("killed_broker", tally.killed_broker),
+        ("paused_broker", tally.paused_broker),
+        ("cut_connections", tally.cut_connections),
+        ("alarms", tally.alarms),
         ("accepted_requests", accepted.requests),
         ("accepted_entries", accepted.entries),
         ("unknown_requests", accepted.unknown_requests),

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::args::Flags;
+use crate::broker::Broker;
 use crate::process::{Process, leashed};
 use crate::random::SplitMix64;
 
@@ -74,6 +75,7 @@ pub(crate) struct Options {
     pub(crate) cycles: u64,
     pub(crate) mode: Mode,
     pub(crate) keep: bool,
+    has_broker: bool,
     directory: PathBuf,
     /// Further environment variables for the processes.
     variables: Vec<(String, String)>,
@@ -100,6 +102,7 @@ impl Options {
             cycles: flags.number("--cycles", 200)?.max(1),
             mode: Mode::parse(flags.all("--mode").last().unwrap_or(&"mixed"))?,
             keep: flags.has("--keep"),
+            has_broker: flags.has("--rabbitmq"),
             directory: flags.all("--dir").last().map_or(fallback, PathBuf::from),
             variables: variables.collect::<Result<_, &str>>()?,
         })
@@ -110,6 +113,8 @@ impl Options {
 pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) directory: PathBuf,
+    /// The broker over which messages travel, if they do.
+    pub(crate) broker: Option<Broker>,
     port: u16,
     segment: Segment,
     /// The processes under test with their commands: two, or one in an `up` segment.
@@ -129,7 +134,11 @@ impl World {
             fs::create_dir(directory.join(name)).map_err(place)?;
         }
         let segment = Segment::new(0, options.mode);
-        Ok(Self { options, directory, port: free_port()?, segment, running: Vec::new() })
+        let broker = match options.has_broker {
+            true => Some(Broker::start(&directory.join("broker"), free_port(1)?, free_port(2)?)?),
+            false => None,
+        };
+        Ok(Self { options, directory, broker, port: free_port(0)?, segment, running: Vec::new() })
     }
 
     /// Runs `command` of the binary with the settings of the segment and nothing else from here.
@@ -147,6 +156,10 @@ impl World {
             .env("PORT", self.port.to_string())
             .env("SHARDS_COUNT", self.segment.shards.to_string())
             .env("FILES_PER_SECOND", "0");
+        if let Some(broker) = &self.broker {
+            // The broker's queues are for one number of shards.
+            command.env("RABBITMQ_URL", broker.url()).env("SHARDS_COUNT", "5");
+        }
         if self.segment.has_small_batches {
             command.env("BATCH_MIN", "1");
         }
@@ -210,13 +223,25 @@ impl World {
 
     /// Waits until the server answers `GET /health` with 200.
     pub(crate) fn wait_until_healthy(&mut self) -> Result<(), String> {
+        self.wait_until_well("/health")
+    }
+
+    /// Waits until nothing is in the way of messages: until `GET /readyz` is answered with 200.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<(), String> {
+        if let Some(broker) = &mut self.broker {
+            broker.wait_until_ready()?;
+        }
+        self.wait_until_well("/readyz")
+    }
+
+    fn wait_until_well(&mut self, path: &str) -> Result<(), String> {
         let since = Instant::now();
-        while !is_healthy(self.port) {
+        while !is_well(self.port, path) {
             for (_, process) in self.processes() {
                 process.check_alive()?;
             }
             if since.elapsed() > HEALTH_PATIENCE {
-                let mut what = "GET /health is not answered 200 after 20 s".to_owned();
+                let mut what = format!("GET {path} is not answered 200 after 20 s");
                 for (_, process) in self.processes() {
                     what += &format!("\n{}", process.log_tail());
                 }
@@ -228,7 +253,8 @@ impl World {
     }
 
     /// Removes the directory.
-    pub(crate) fn remove(&self) -> Result<(), String> {
+    pub(crate) fn remove(&mut self) -> Result<(), String> {
+        self.broker = None;
         fs::remove_dir_all(&self.directory).map_err(|error| error.to_string())
     }
 
@@ -238,13 +264,13 @@ impl World {
     }
 }
 
-fn is_healthy(port: u16) -> bool {
+fn is_well(port: u16, path: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let patience = Duration::from_secs(2);
         let mut stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_read_timeout(Some(patience))?;
-        let head = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
         let mut status = [0; 12];
         stream.read_exact(&mut status)?;
@@ -255,8 +281,8 @@ fn is_healthy(port: u16) -> bool {
 
 /// A free loopback port outside the range from which the kernel takes the client side's ports: one
 /// of those could be lent to another connection just while the server is down.
-fn free_port() -> Result<u16, String> {
-    let mut random = SplitMix64::new(u64::from(std::process::id()), 0);
+fn free_port(number: u64) -> Result<u16, String> {
+    let mut random = SplitMix64::new(u64::from(std::process::id()), number);
     let range = fs::read_to_string(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
     let range = range.unwrap_or_default();
     let mut limits = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());

@@ -84,7 +84,9 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
         )
         .map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    judge(&book, flags.has("--allow-waiting"), &mut findings);
+    let allowed =
+        Allowed { waiting: flags.has("--allow-waiting"), torn: flags.has("--allow-torn") };
+    judge(&book, allowed, &mut findings);
     Ok((findings.to_json(), findings.is_clean()))
 }
 
@@ -168,15 +170,24 @@ fn find(id: &str, file: u32, paths: &[PathBuf], book: &mut Book, findings: &mut 
     }
 }
 
+/// What is no failure.
+#[derive(Clone, Copy, Default)]
+struct Allowed {
+    /// Accepted entries that are not in the files yet.
+    waiting: bool,
+    /// Requests that were not accepted and are there in part.
+    torn: bool,
+}
+
 /// Once every file is read: what is missing.
-fn judge(book: &Book, waiting_allowed: bool, findings: &mut Findings) {
+fn judge(book: &Book, allowed: Allowed, findings: &mut Findings) {
     for (number, entry) in (0..).zip(&book.entries) {
         findings.sent += 1;
         if book.outcome(entry.request) != Outcome::Acked {
             continue;
         }
         findings.acked += 1;
-        if entry.seen == 0 && waiting_allowed {
+        if entry.seen == 0 && allowed.waiting {
             findings.waiting += 1;
         } else if entry.seen == 0 {
             let request = book.request_names.name(entry.request);
@@ -186,7 +197,8 @@ fn judge(book: &Book, waiting_allowed: bool, findings: &mut Findings) {
     for (number, request) in (0..).zip(&book.requests) {
         findings.requests += 1;
         let partly = request.present > 0 && request.present < request.entries;
-        if partly && !waiting_allowed && request.outcome != Outcome::Refused {
+        let is_allowed = allowed.waiting || allowed.torn;
+        if partly && !is_allowed && request.outcome != Outcome::Refused {
             let name = book.request_names.name(number);
             let share = format!("{} of {} entries", request.present, request.entries);
             findings.torn.add(|| describe(name, &share, &[]));
@@ -264,7 +276,7 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Findings, judge, quote, read_file};
+    use super::{Allowed, Findings, judge, quote, read_file};
     use crate::book::Book;
     use crate::entry;
     use crate::json;
@@ -282,7 +294,11 @@ mod tests {
     }
 
     /// What a check finds when the files hold these texts.
-    fn check(files: &[&str], waiting_allowed: bool) -> Findings {
+    fn check(files: &[&str], waiting: bool) -> Findings {
+        check_but(files, Allowed { waiting, torn: false })
+    }
+
+    fn check_but(files: &[&str], allowed: Allowed) -> Findings {
         let (mut book, mut findings) = (Book::default(), Findings::default());
         LEDGER.iter().for_each(|line| book.add(line).unwrap());
         let paths: Vec<PathBuf> =
@@ -290,7 +306,7 @@ mod tests {
         for (number, file) in (0..).zip(files) {
             read_file(&mut file.as_bytes(), number, &paths, &mut book, &mut findings).unwrap();
         }
-        judge(&book, waiting_allowed, &mut findings);
+        judge(&book, allowed, &mut findings);
         json::members(&findings.to_json(), &mut |_, _| ()).unwrap();
         findings
     }
@@ -340,6 +356,9 @@ mod tests {
         assert!(findings.to_json().contains(r#""id":"r2","what":"1 of 2 entries""#));
         assert_eq!(failures(&check(&[&lines("a")], false)), [1, 0, 0, 1, 0]);
         assert!(check(&[&lines("ac")], true).is_clean());
+        let torn = Allowed { waiting: false, torn: true };
+        assert!(check_but(&[&lines("abc")], torn).is_clean());
+        assert_eq!(failures(&check_but(&[&lines("a")], torn)), [1, 0, 0, 0, 0]);
     }
 
     #[test]

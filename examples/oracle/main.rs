@@ -32,7 +32,9 @@ oracle load --url http://HOST:PORT --ledger FILE [--seed 1] [--connections 4] [-
   until its outcome is known. Prints a JSON summary; 0: done, 1: an answer named a wrong count.
 
 oracle check --ledger FILE [--ledger FILE …] --output DIR [--output DIR …] [--allow-waiting]
+             [--allow-torn]
   Compares ledgers and files. --allow-waiting: accepted entries may not be in the files yet.
+  --allow-torn: a request that was not accepted may be there in part.
   Prints a JSON report; 0: nothing lost, duplicated, unexpected, torn or damaged, 1: something.
 
 Examples:
@@ -59,8 +61,10 @@ fn main() -> ExitCode {
             ];
             Flags::parse(words, &valued, &["--keys"]).and_then(|flags| load::run(&flags))
         }
-        Some("check") => Flags::parse(words, &["--ledger", "--output"], &["--allow-waiting"])
-            .and_then(|flags| check::run(&flags)),
+        Some("check") => {
+            Flags::parse(words, &["--ledger", "--output"], &["--allow-waiting", "--allow-torn"])
+                .and_then(|flags| check::run(&flags))
+        }
         Some("--help" | "help") => Ok((USAGE.trim_end().to_owned(), true)),
         _ => Err(USAGE.to_owned()),
     };
