@@ -34,9 +34,12 @@ pub struct TlsFiles {
 /// Why an address cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// The URL is none. It is not repeated, since it may hold a password.
-    #[error("not an AMQP URL such as amqp://user:password@host:5672/vhost: {0}")]
-    Url(String),
+    /// The URL is none. Neither it nor the parser's words are repeated, which may hold a password.
+    #[error(
+        "not an AMQP URL such as amqp://user:password@host:5672/vhost (special characters of the \
+         password as %XX)"
+    )]
+    Url,
     /// A file for TLS, but none is spoken.
     #[error("RABBITMQ_CA, RABBITMQ_CERT and RABBITMQ_KEY need an amqps:// URL")]
     NotTls,
@@ -58,7 +61,7 @@ pub enum AddressError {
 
 /// The parts of `url`, as text.
 fn parse(url: &str) -> Result<AMQPUri, AddressError> {
-    let mut uri = AMQPUri::from_str(url).map_err(AddressError::Url)?;
+    let mut uri = AMQPUri::from_str(url).map_err(|_| AddressError::Url)?;
     // The parser takes an IPv6 address for no host at all, which would mean this one.
     let authority = url.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
@@ -248,8 +251,10 @@ mod tests {
             assert!(!format!("{address:?}").contains("s3cret"));
             assert_eq!(Address::redact(url), shown);
         }
-        let error = Address::new("http://ann:s3cret@broker/", &none).unwrap_err();
-        assert!(!error.to_string().contains("s3cret"), "{error}");
+        for wrong in ["http://ann:s3cret@broker/", "ann:s3cret@broker", "amqp://ann:s3cret@b:x/"] {
+            let error = Address::new(wrong, &none).unwrap_err();
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
         assert_eq!(Address::redact("ann:s3cret@broker"), "not an AMQP URL");
     }
 

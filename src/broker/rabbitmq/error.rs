@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use rustls::{AlertDescription, CertificateError, Error as TlsError};
 
 /// What was asked of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,28 @@ impl BrokerError {
     #[must_use]
     pub fn is_wrong_virtual_host(&self) -> bool {
         matches!(self.reply(), Some(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)))
+    }
+
+    /// What a person can do about it, where it is a matter of certificates. Those of the broker may
+    /// be renewed at any time, so it is tried again all the same.
+    #[must_use]
+    pub fn certificate_advice(&self) -> Option<&'static str> {
+        let Self::Failed { source, .. } = self else { return None };
+        let ErrorKind::IOError(error) = source.kind() else { return None };
+        Some(match error.get_ref()?.downcast_ref::<TlsError>()? {
+            TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => "RABBITMQ_URL must call the broker by a name that its certificate holds",
+            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                "set RABBITMQ_CA to the authority that has signed the broker's certificate"
+            }
+            TlsError::InvalidCertificate(_) => "renew the broker's certificate, or RABBITMQ_CA",
+            TlsError::AlertReceived(AlertDescription::CertificateRequired) => {
+                "set RABBITMQ_CERT and RABBITMQ_KEY to a certificate that the broker accepts"
+            }
+            TlsError::AlertReceived(_) => "does the broker accept RABBITMQ_CERT?",
+            _ => return None,
+        })
     }
 
     /// Whether trying again cannot help until a person has changed something.

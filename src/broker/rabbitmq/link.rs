@@ -199,7 +199,7 @@ async fn supervise(shared: Arc<Shared>) {
                 let address = &shared.address;
                 return shared.life.fail_settings(format!("{address}: {}", advice(&error)));
             }
-            Err(error) => shared.note(Some(format!("{}: {error}", shared.address))),
+            Err(error) => shared.note(Some(format!("{}: {}", shared.address, advice(&error)))),
         }
         if *closing.borrow() {
             return;
@@ -209,8 +209,11 @@ async fn supervise(shared: Arc<Shared>) {
     }
 }
 
-/// What a person can do about a final error.
+/// An error, and what a person can do about it.
 fn advice(error: &BrokerError) -> String {
+    if let Some(advice) = error.certificate_advice() {
+        return format!("{error}: {advice}");
+    }
     match error {
         BrokerError::Failed { .. } if error.is_refused_access() => format!(
             "{error}: check user and password in RABBITMQ_URL (the user guest may come from the \

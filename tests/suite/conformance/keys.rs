@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::mpsc;
 
-use super::{
-    Backend, accepted, array, entries, is_replayed, publish, publish_with, sorted, wait_for,
-};
-use crate::harness::{Answer, request};
+use super::{Backend, accepted, array, entries, is_replayed, publish, publish_with, sorted};
+use crate::harness::{Answer, request, wait_for};
 use crate::idempotency::Hold;
 use crate::rabbitmq::broker::shared;
 use crate::rabbitmq::proxy::{Direction, Proxy};

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Rig, entry, request, wait_for};
-use crate::rabbitmq::broker::{Depth, shared};
+use crate::harness::{Answer, Rig, entry, request};
+use crate::rabbitmq::broker::shared;
+use crate::rabbitmq::wait::wait_taken;
 use crate::readme::rows;
 
 /// The way that messages take from the server to the consumer.
@@ -36,7 +37,9 @@ const YES: &str = "yes";
 
 /// Makes the table of promises, and a test of each promise for each backend.
 macro_rules! promises {
-    ($($text:literal, $embedded:expr, $rabbitmq:expr, $interop:expr => $room:ident::$test:ident;)+) => {
+    ($(
+        $text:literal, $embedded:expr, $rabbitmq:expr, $interop:expr => $room:ident::$test:ident;
+    )+) => {
         const PROMISES: &[Promise] = &[$(Promise {
             text: $text,
             embedded: $embedded,
@@ -146,11 +149,7 @@ impl Host {
     /// Waits until nothing is left in the broker, unacknowledged deliveries included.
     fn wait_taken(&self) {
         let Some(vhost) = &self.vhost else { return };
-        wait_for("the queues to be empty", || {
-            let empty = Depth { ready: 0, unacknowledged: 0 };
-            let queues = shared().queues(vhost);
-            queues.iter().all(|queue| shared().depth(vhost, queue) == empty).then_some(())
-        });
+        wait_taken(shared(), vhost);
     }
 
     /// Waits until all that was answered is in files, where nothing else may be missing or doubled

@@ -17,6 +17,9 @@ pub(crate) struct Certificates {
     pub(crate) server_key: PathBuf,
     pub(crate) client: PathBuf,
     pub(crate) client_key: PathBuf,
+    /// For a host of another name.
+    pub(crate) stranger: PathBuf,
+    pub(crate) stranger_key: PathBuf,
     /// Who signed nothing.
     pub(crate) other_ca: PathBuf,
 }
@@ -30,14 +33,20 @@ impl Certificates {
             path
         };
         let ca = authority("the tests' authority");
-        let (server, server_key) = signed_by(&ca, ExtendedKeyUsagePurpose::ServerAuth);
-        let (client, client_key) = signed_by(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+        let here = ["localhost", "127.0.0.1"].as_slice();
+        let (server, server_key) = signed_by(&ca, here, ExtendedKeyUsagePurpose::ServerAuth);
+        let (client, client_key) = signed_by(&ca, here, ExtendedKeyUsagePurpose::ClientAuth);
+        let elsewhere = ["broker.example.org"].as_slice();
+        let (stranger, stranger_key) =
+            signed_by(&ca, elsewhere, ExtendedKeyUsagePurpose::ServerAuth);
         Self {
             ca: write("ca.pem", ca.pem()),
             server: write("server.pem", server),
             server_key: write("server-key.pem", server_key),
             client: write("client.pem", client),
             client_key: write("client-key.pem", client_key),
+            stranger: write("stranger.pem", stranger),
+            stranger_key: write("stranger-key.pem", stranger_key),
             other_ca: write("other-ca.pem", authority("another authority").pem()),
         }
     }
@@ -54,9 +63,10 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
 /// The certificate and its key.
 fn signed_by(
     ca: &CertifiedIssuer<'static, KeyPair>,
+    names: &[&str],
     purpose: ExtendedKeyUsagePurpose,
 ) -> (String, String) {
-    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = CertificateParams::new(names).unwrap();
     params.extended_key_usages = vec![purpose];
     let key = KeyPair::generate().unwrap();

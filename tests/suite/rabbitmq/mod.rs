@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod certificates;
+mod command_line;
 mod doctor;
 mod doubles;
 mod faults_alarm;
@@ -11,7 +12,10 @@ mod faults_kills;
 mod faults_network;
 mod faults_pair;
 mod faults_queues;
+mod interop;
 mod node;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 mod rig;
+mod tls;
+pub(crate) mod wait;
