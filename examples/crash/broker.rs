@@ -48,6 +48,7 @@ pub(crate) struct Broker {
     erlang_port: u16,
     process: Process,
     state: State,
+    started_at: Instant,
 }
 
 impl Broker {
@@ -63,7 +64,8 @@ impl Broker {
         fs::write(directory.join("enabled_plugins"), "[].").map_err(place)?;
         let process = spawn(directory, erlang_port)?;
         let directory = directory.to_owned();
-        let mut broker = Self { directory, port, erlang_port, process, state: State::Well };
+        let (state, started_at) = (State::Well, Instant::now());
+        let mut broker = Self { directory, port, erlang_port, process, state, started_at };
         broker.wait_until_ready()?;
         Ok(broker)
     }
@@ -150,7 +152,9 @@ impl Broker {
     fn evaluate(&self, erlang: &str) -> Result<String, String> {
         let complain = |error: std::io::Error| format!("erl_call: {error}");
         let mut command = Command::new("erl_call");
-        command.args(["-r", "-c", COOKIE, "-e", "-fetch_stdout", "-timeout", "60"]);
+        // A name that the broker still knows, of another call, would be refused.
+        let name = format!("call-{}", self.started_at.elapsed().as_nanos());
+        command.args(["-h", &name, "-c", COOKIE, "-e", "-fetch_stdout", "-timeout", "60"]);
         command.args(["-address", &format!("127.0.0.1:{}", self.erlang_port)]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.env("HOME", &self.directory).spawn().map_err(complain)?;
