@@ -19,11 +19,10 @@ const POLL: Duration = Duration::from_millis(50);
 const STRUCK_PERCENT: u64 = 25;
 
 const ALARM: &str = "{resource_limit, memory, node()}";
-/// Waits for the queues, and puts on the disk that they are there: RabbitMQ 3.10 does so seconds
-/// later, and killed before, it forgets them and what it confirmed.
-const SYNC_DECLARED: &str = "(fun Wait() -> case length(rabbit_amqqueue:list()) of
-    7 -> [ok = dets:sync(Table) || Table <- dets:all()];
-    _ -> timer:sleep(50), Wait() end end)()";
+/// Puts on the disk which queues there are: RabbitMQ 3.10 does so seconds later, and killed before,
+/// it forgets them and what it confirmed.
+const SYNC_DECLARED: &str = "[ok = dets:sync(Table) || Table <- dets:all()]";
+const QUEUES: &str = "length(rabbit_amqqueue:list())";
 const MESSAGES: &str = "lists:sum([begin
     {ok, {_, #{num_messages := Count}}, _} =
         ra:leader_query(amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1),
@@ -77,6 +76,14 @@ impl Broker {
 
     /// Waits until all queues are there to stay.
     pub(crate) fn settle(&self) -> Result<(), String> {
+        let since = Instant::now();
+        // A queue is in the list an instant before it works.
+        while self.evaluate(QUEUES)? != "7" || self.is_empty().is_err() {
+            if since.elapsed() > PATIENCE {
+                return Err("the broker's queues are not there".to_owned());
+            }
+            std::thread::sleep(POLL);
+        }
         self.evaluate(SYNC_DECLARED).map(drop)
     }
 
