@@ -31,7 +31,9 @@ use crate::state::{State, random_identity};
 pub(super) const EXAMPLES: &str = "\
 Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65), without room
 (75) and after Ctrl-C (130) everything up to line `lines` is stored, and nothing after it: mend what
-is wrong, and go on with --skip. Killed in any other way it prints nothing; compare `verify`.
+is wrong, and go on with --skip. Killed in any other way it prints nothing; compare `verify`. Over
+RabbitMQ, 75 may also mean that the broker did not confirm the next lines: the error says when it is
+unknown whether they are stored.
 
 Examples:
   echo '{\"timestamp\":\"2026-11-22T07:30:00Z\",\"value\":\"hello\"}' | async-data-processor publish
@@ -296,7 +298,11 @@ impl Publisher {
             if !may_pass || tries >= ROOM_TRIES {
                 let exit = if may_pass { Exit::TemporaryFailure } else { Exit::Io };
                 let after = self.stored.lines;
-                let error = anyhow!(error).context(format!("stored up to line {after}"));
+                let more = match error {
+                    PublishError::Unknown(_) => "; of the lines after it this is unknown",
+                    _ => "",
+                };
+                let error = anyhow!(error).context(format!("stored up to line {after}{more}"));
                 return Err(Failure::new(exit, error));
             }
             tries += 1;
