@@ -109,10 +109,14 @@ impl BrokerError {
         matches!(self.reply(), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
     }
 
-    /// Whether the virtual host is not there, or not this user's.
+    /// Whether the virtual host is not there, or not this user's. A limit of connections is told by
+    /// the same code, and may pass.
     #[must_use]
     pub fn is_wrong_virtual_host(&self) -> bool {
-        matches!(self.reply(), Some(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)))
+        let Self::Failed { source, .. } = self else { return false };
+        let ErrorKind::ProtocolError(error) = source.kind() else { return false };
+        let not_allowed = matches!(error.kind(), AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED));
+        not_allowed && !error.get_message().as_str().contains("limit")
     }
 
     /// What a person can do about it, where it is a matter of certificates. Those of the broker may
