@@ -36,14 +36,18 @@ pub(super) fn bytes_before(
     Ok(head.bytes_before + skipped as u64)
 }
 
-/// Bytes of lines that wait in a shard: those above its low mark.
+/// Bytes of lines that wait in a shard: those in no committed batch.
 ///
 /// # Errors
 /// A read failed.
 pub fn waiting_bytes(txn: &RoTxn<'_>, tables: Tables, key: ShardKey) -> Result<u64, StateError> {
-    let low = Progress::load(txn, tables, key)?.low;
-    let end = shard_end(txn, tables, key)?;
-    Ok(end.bytes.saturating_sub(bytes_before(txn, tables, key, low)?))
+    let (gaps, next) = Progress::load(txn, tables, key)?.gaps();
+    let before = |offset| bytes_before(txn, tables, key, offset);
+    let mut waiting = shard_end(txn, tables, key)?.bytes.saturating_sub(before(next)?);
+    for gap in gaps {
+        waiting += before(gap.end)?.saturating_sub(before(gap.first)?);
+    }
+    Ok(waiting)
 }
 
 /// When the oldest message that waits was accepted, in milliseconds since 1970.

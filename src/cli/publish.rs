@@ -32,7 +32,7 @@ pub(super) const EXAMPLES: &str = "\
 Prints what was stored: {\"stored\":2,\"lines\":2}. On a wrong line (exit code 65), without room
 (75) and after Ctrl-C (130) everything up to line `lines` is stored, and nothing after it: mend what
 is wrong, and go on with --skip. Killed in any other way it prints nothing; compare `verify`. Over
-RabbitMQ, 75 may also mean that the broker did not confirm the next lines: the error says when it is
+RabbitMQ, 74 may mean that the broker did not confirm the next lines: the error says then that it is
 unknown whether they are stored.
 
 Examples:
@@ -81,8 +81,9 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     let broker = command.rabbitmq.check(command.shards.count()).map_err(Failure::of_settings)?;
     let life = Lifecycle::new();
     let state = open_state(&command.state, &life)?;
-    let mut publisher = Publisher::new(Target::new(state, broker, life)?, command.shards.count());
     let stop = signals::watch()?;
+    let target = Target::new(state, broker, life, stop.clone())?;
+    let mut publisher = Publisher::new(target, command.shards.count());
     let reader = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
     let outcome = publisher.publish_all(Input { reader, stop }, command.skip);
     publisher.bar.finish_and_clear();
@@ -141,10 +142,17 @@ struct Target {
     /// Names the units, so that one that is sent again counts once.
     session: String,
     life: Lifecycle,
+    /// Ctrl-C.
+    stop: Lifecycle,
 }
 
 impl Target {
-    fn new(state: State, broker: Option<Broker>, life: Lifecycle) -> Result<Self, Failure> {
+    fn new(
+        state: State,
+        broker: Option<Broker>,
+        life: Lifecycle,
+        stop: Lifecycle,
+    ) -> Result<Self, Failure> {
         let session = random_identity().context("random bits").or_exit(Exit::Software)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let Some(Broker { address, topology }) = broker else {
@@ -152,7 +160,7 @@ impl Target {
             let retention = KeyRetention { keys_max: 0, age_ms_max: 0 };
             let embedded = EmbeddedBroker::new(state, clock, retention);
             let publisher = embedded.context("wake-up sockets").or_exit(Exit::CannotCreate)?;
-            return Ok(Self { publisher: Arc::new(publisher), remote: None, session, life });
+            return Ok(Self { publisher: Arc::new(publisher), remote: None, session, life, stop });
         };
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime
@@ -169,7 +177,7 @@ impl Target {
         let rabbit = started.context("random bits").or_exit(Exit::Software)?;
         let publisher = Arc::new(rabbit.clone());
         drop(inside);
-        Ok(Self { publisher, remote: Some((rabbit, runtime)), session, life })
+        Ok(Self { publisher, remote: Some((rabbit, runtime)), session, life, stop })
     }
 
     /// The key of the unit that starts behind line `lines`.
@@ -295,8 +303,9 @@ impl Publisher {
                 return Err(Failure::new(exit, anyhow!(failure.reason)));
             }
             let may_pass = self.target.may_pass(&error);
-            if !may_pass || tries >= ROOM_TRIES {
-                let exit = if may_pass { Exit::TemporaryFailure } else { Exit::Io };
+            if !may_pass || tries >= ROOM_TRIES || self.target.stop.is_stopping() {
+                let unknown = matches!(error, PublishError::Unknown(_));
+                let exit = if may_pass && !unknown { Exit::TemporaryFailure } else { Exit::Io };
                 let after = self.stored.lines;
                 let more = match error {
                     PublishError::Unknown(_) => "; of the lines after it this is unknown",

@@ -102,8 +102,7 @@ impl Bridge {
             waker: Waker::new(state.dir())?,
             state,
             clock,
-            // A request with a key has packets in up to so many shards.
-            keyed_max: keys_max.saturating_mul(u64::from(topology.shards.get())),
+            keyed_max: keys_max,
             check,
             life,
             ending: CancellationToken::new(),
@@ -119,7 +118,7 @@ impl Feed for Bridge {
         if key.topic != Topic::Messages || key.shard.0 >= self.inner.link.topology().shards.get() {
             return;
         }
-        let shard = Shard { inner: Arc::clone(&self.inner), key, standing_by: false };
+        let shard = Shard { inner: Arc::clone(&self.inner), key, standing_by: false, told: None };
         held(&self.tasks).push(self.runtime.spawn(shard.run()));
     }
 
@@ -153,6 +152,8 @@ struct Shard {
     inner: Arc<Inner>,
     key: ShardKey,
     standing_by: bool,
+    /// What was last said to be wrong.
+    told: Option<String>,
 }
 
 /// Why a subscription ended.
@@ -163,6 +164,8 @@ enum Ended {
     Broken(BrokerError),
     /// The queue is gone, or the consumer was cancelled.
     Cancelled,
+    /// The channel is closed, while its deliveries waited for room.
+    Lost,
 }
 
 impl From<BrokerError> for Ended {
@@ -179,6 +182,7 @@ impl Shard {
             match self.serve(&up).await {
                 Ended::Stopping => return,
                 Ended::Broken(error) => self.mend(&up, &error),
+                Ended::Lost => {}
                 Ended::Cancelled => {
                     tracing::warn!(key = %self.key, "the broker has cancelled a subscription");
                     ending.run_until_cancelled(tokio::time::sleep(GONE_PAUSE)).await;
@@ -196,7 +200,7 @@ impl Shard {
         if error.is_final() {
             return self.inner.life.fail_settings(error.to_string());
         }
-        if error.is_refused_access() {
+        if error.is_exclusive_use() {
             if !self.standing_by {
                 tracing::info!(%key, "another consumer has the queue: standing by for it");
             }
@@ -206,16 +210,18 @@ impl Shard {
         if matches!(error, BrokerError::TimedOut { .. }) {
             link.give_up(up);
         }
-        // A lost connection was told already.
-        if up.connection.status().connected() {
-            tracing::warn!(%key, %error, "a subscription broke");
+        // A lost connection was told already, and so was what stays as it is.
+        let error = error.to_string();
+        if up.connection.status().connected() && self.told.as_ref() != Some(&error) {
+            tracing::warn!(%key, error, "a subscription broke");
+            self.told = Some(error);
         }
     }
 
     async fn serve(&mut self, up: &Up) -> Ended {
         match self.subscribe(up).await {
             Ok((channel, consumer)) => {
-                self.standing_by = false;
+                (self.standing_by, self.told) = (false, None);
                 self.drain(&channel, consumer).await
             }
             Err(error) => Ended::Broken(error),
@@ -253,8 +259,9 @@ impl Shard {
             };
             self.inner.gather(taken_at).await;
             let (mut packets, mut bytes, mut last) = (Vec::new(), 0, 0);
-            let mut next = Some(Some(first));
-            while let Some(Some(delivery)) = next {
+            // A cancellation is told once: whoever asked again would wait for ever.
+            let (mut next, mut is_cancelled) = (Some(first), false);
+            while let Some(delivery) = next.take() {
                 let delivery: Delivery = match delivery {
                     Ok(delivery) => delivery,
                     Err(source) => {
@@ -269,14 +276,23 @@ impl Shard {
                 if bytes >= TAKEN_BYTES {
                     break;
                 }
-                next = consumer.next().now_or_never();
+                match consumer.next().now_or_never() {
+                    Some(None) => is_cancelled = true,
+                    come => next = come.flatten(),
+                }
             }
-            let Some(report) = self.take(Arc::new(packets)).await else { return Ended::Stopping };
+            let report = match self.take(channel, Arc::new(packets)).await {
+                Ok(report) => report,
+                Err(ended) => return ended,
+            };
             taken_at = Some(Instant::now());
             let all = BasicAckOptions { multiple: true };
             let acked = within(CALL_TIMEOUT, Doing::Acknowledging, channel.basic_ack(last, all));
             if let Err(error) = acked.await {
                 return Ended::Broken(error);
+            }
+            if is_cancelled {
+                return Ended::Cancelled;
             }
             if report.waiting_bytes > BACKLOG_BYTES && !self.wait_for_room().await {
                 return Ended::Stopping;
@@ -284,11 +300,15 @@ impl Shard {
         }
     }
 
-    /// Stores packets, however long there is no room; `None` if the process stops before.
-    async fn take(&self, packets: Arc<Vec<Packet>>) -> Option<Report> {
+    /// Stores packets, however long there is no room, as long as they are ours: when the channel is
+    /// lost, the broker gives them to somebody, and perhaps not to us.
+    async fn take(&self, channel: &Channel, packets: Arc<Vec<Packet>>) -> Result<Report, Ended> {
         let Inner { state, clock, keyed_max, ending, .. } = self.inner.as_ref();
         let mut told = false;
         loop {
+            if !channel.status().connected() {
+                return Err(Ended::Lost);
+            }
             let now_ms = clock.wall_ms();
             let (job, answer) = Intake::new(state, self.key, &packets, *keyed_max, now_ms);
             let submitted = state.try_submit(job);
@@ -301,7 +321,7 @@ impl Shard {
                 Ok(report) => {
                     self.inner.waker.wake(&[self.key]);
                     self.tell(&report);
-                    return Some(report);
+                    return Ok(report);
                 }
                 Err(error) if error.is_space() => {
                     if !told {
@@ -311,10 +331,11 @@ impl Shard {
                 }
                 Err(error) => {
                     self.inner.life.fail(error.to_string());
-                    return None;
+                    return Err(Ended::Stopping);
                 }
             }
-            ending.run_until_cancelled(tokio::time::sleep(jittered(PAUSE))).await?;
+            let pause = tokio::time::sleep(jittered(PAUSE));
+            ending.run_until_cancelled(pause).await.ok_or(Ended::Stopping)?;
         }
     }
 

@@ -109,6 +109,12 @@ impl BrokerError {
         matches!(self.reply(), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
     }
 
+    /// Whether a queue has a consumer that shares it with nobody.
+    #[must_use]
+    pub fn is_exclusive_use(&self) -> bool {
+        self.is_refused_access() && self.to_string().contains("exclusive use")
+    }
+
     /// Whether the virtual host is not there, or not this user's. A limit of connections is told by
     /// the same code, and may pass.
     #[must_use]

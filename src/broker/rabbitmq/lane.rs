@@ -79,10 +79,13 @@ impl Lane {
         }
         let packets = held(&self.shared.packing).pack(group.iter().map(|request| &request.unit));
         let answer = match self.send(&packets).await {
-            Ok(()) => match self.remember(&group).await {
-                Ok(()) => Ok(Published { receipt: None, replayed: false }),
-                Err(error) => Err(PublishError::Unknown(error.to_string())),
-            },
+            Ok(()) => {
+                // Confirmed is stored; a repeat of it would have the same ids, and count once.
+                if let Err(error) = self.remember(&group).await {
+                    tracing::warn!(%error, "keys of stored requests are not remembered");
+                }
+                Ok(Published { receipt: None, replayed: false })
+            }
             Err(GivenUp::Unsent(reason)) => Err(PublishError::Unavailable(reason)),
             Err(GivenUp::Unknown(reason)) => Err(PublishError::Unknown(reason)),
         };
@@ -158,6 +161,12 @@ impl Lane {
                     Err(error) => {
                         self.channel = None;
                         self.mend(&up, &error).await;
+                        if error.is_refused_access() {
+                            return Err(GivenUp::Unknown(format!(
+                                "{error}: the user of RABBITMQ_URL needs the right to write to \
+                                 amq.default"
+                            )));
+                        }
                         refusals += u32::from(matches!(error, BrokerError::Refused { .. }));
                         error.to_string()
                     }

@@ -250,7 +250,10 @@ impl Shared {
                          memory or disk"
                     ))),
                     Some(Event::ConnectionUnblocked) => self.note(None),
-                    Some(Event::Error(error)) => break Some(error.to_string()),
+                    // Told of a channel as well, which its user learns and mends.
+                    Some(Event::Error(error)) if !up.connection.status().connected() => {
+                        break Some(error.to_string());
+                    }
                     _ => {}
                 },
                 _ = look.tick() => if !up.connection.status().connected() {

@@ -125,8 +125,8 @@ impl RabbitPublisher {
     /// Closes the connection in order; what still waits is refused.
     pub async fn close(&self) {
         self.shared.link.close().await;
-        // One lane after the other wakes up and ends.
-        self.shared.arrived.notify_waiters();
+        // One lane after the other wakes up and ends, and wakes the next.
+        self.shared.arrived.notify_one();
     }
 }
 

@@ -4,7 +4,7 @@
 //! table sessions:     shard key | session
 //!                       -> seen, ms since 1970 u64 | low u64 | (first u64 | end u64)*
 //! table keyed:        SHA-256 of shard and id of a packet -> number u64
-//! table keyed_order:  number u64                          -> key of table keyed
+//! table keyed_order:  shard key | number u64              -> key of table keyed
 //! ```
 //!
 //! All big-endian. Of a session, every packet below `low` was taken, and those of the ranges above
@@ -26,6 +26,9 @@ use crate::state::{StateError, Tables, WriteTxn};
 /// How long a session that is not seen is remembered.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// How many packets of requests with a key are remembered of a shard in any case: several times as
+/// many as may come again because they were not acknowledged.
+const KEYED_LEAST: u64 = 10_000;
 /// Packets forgotten for one that is remembered, at most: more than one, so that a smaller limit is
 /// reached.
 const EVICTIONS: usize = 4;
@@ -82,9 +85,10 @@ fn row_key(key: ShardKey, session: Session) -> Vec<u8> {
 
 impl Taken {
     /// What was taken of `key`, for one transaction; so many packets of requests with a key are
-    /// remembered, of all shards together.
+    /// remembered of the shard, and [`KEYED_LEAST`] in any case.
     #[must_use]
-    pub const fn new(key: ShardKey, keyed_max: u64, now_ms: u64) -> Self {
+    pub fn new(key: ShardKey, keyed_max: u64, now_ms: u64) -> Self {
+        let keyed_max = keyed_max.max(KEYED_LEAST);
         Self { key, keyed_max, now_ms, sessions: BTreeMap::new() }
     }
 
@@ -115,7 +119,9 @@ impl Taken {
                 insert(&mut row.low, &mut row.ranges, OffsetRange::new(number, number + 1));
                 Ok(())
             }
-            PacketId::OfKey(..) => add_keyed(txn, &id::stored(id, self.key), self.keyed_max),
+            PacketId::OfKey(..) => {
+                add_keyed(txn, self.key, &id::stored(id, self.key), self.keyed_max)
+            }
         }
     }
 
@@ -143,28 +149,31 @@ impl Taken {
     }
 }
 
-/// Remembers a packet of a request with a key, and forgets the oldest of too many.
-fn add_keyed(txn: &mut WriteTxn<'_>, stored: &[u8; 32], keyed_max: u64) -> Result<(), StateError> {
+/// Remembers a packet of a request with a key, and forgets the oldest of too many of its shard.
+fn add_keyed(
+    txn: &mut WriteTxn<'_>,
+    key: ShardKey,
+    stored: &[u8; 32],
+    keyed_max: u64,
+) -> Result<(), StateError> {
     let tables = txn.tables;
-    let newest = tables.keyed_order.last(&txn.txn)?.map(|(number, _)| read_number(number));
-    let number = newest.transpose()?.map_or(0, |newest| newest + 1);
+    let damaged = || StateError::Damaged("a row of table keyed_order is not readable".to_owned());
+    let read = |at: &[u8]| ShardKey::parse_offset(at).ok_or_else(damaged);
+    let newest = tables.keyed_order.rev_prefix_iter(&txn.txn, &key.key())?.next().transpose()?;
+    let number = newest.map(|(at, _)| read(at)).transpose()?.map_or(0, |newest| newest + 1);
     tables.keyed.put(&mut txn.txn, stored, &number.to_be_bytes())?;
-    tables.keyed_order.put(&mut txn.txn, &number.to_be_bytes(), stored)?;
+    tables.keyed_order.put(&mut txn.txn, &key.offset_key(number), stored)?;
     for _ in 0..EVICTIONS {
-        let Some((oldest, stored)) = tables.keyed_order.first(&txn.txn)? else { break };
-        let (oldest, stored) = (read_number(oldest)?, stored.to_vec());
-        if number - oldest < keyed_max.max(1) {
+        let oldest = tables.keyed_order.prefix_iter(&txn.txn, &key.key())?.next().transpose()?;
+        let Some((at, stored)) = oldest else { break };
+        let (oldest, stored) = (read(at)?, stored.to_vec());
+        if number - oldest < keyed_max {
             break;
         }
-        tables.keyed_order.delete(&mut txn.txn, &oldest.to_be_bytes())?;
+        tables.keyed_order.delete(&mut txn.txn, &key.offset_key(oldest))?;
         tables.keyed.delete(&mut txn.txn, &stored)?;
     }
     Ok(())
-}
-
-fn read_number(bytes: &[u8]) -> Result<u64, StateError> {
-    let damaged = |_| StateError::Damaged("a row of table keyed_order is not readable".to_owned());
-    Ok(u64::from_be_bytes(bytes.try_into().map_err(damaged)?))
 }
 
 /// Whether a packet of a session was taken.
@@ -301,17 +310,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = state(dir.path());
         let of = |number| PacketId::OfKey([1; 16], number);
-        offer(&state, 0, (0..8).map(of).collect(), 5);
-        assert_eq!(offer(&state, 0, (3..8).map(of).collect(), 5), []);
-        assert_eq!(offer(&state, 0, vec![of(0)], 5), [of(0)]);
-        // A smaller limit is reached soon.
-        offer(&state, 0, vec![of(100), of(101)], 2);
-        assert_eq!(offer(&state, 0, vec![of(6), of(7)], 2), [of(6), of(7)]);
-        let count = state.tables().keyed.len(&state.read().unwrap()).unwrap();
-        assert_eq!(
-            (count, state.tables().keyed_order.len(&state.read().unwrap()).unwrap()),
-            (2, 2)
-        );
+        let most = KEYED_LEAST;
+        // However few are asked for: what may come again at once is known, beside a busy shard too.
+        offer(&state, 0, (0..most + 3).map(of).collect(), 1);
+        offer(&state, 1, (0..most + 3).map(of).collect(), 1);
+        assert_eq!(offer(&state, 0, (3..most + 3).map(of).collect(), 1), []);
+        assert_eq!(offer(&state, 0, vec![of(0)], 1), [of(0)]);
+        let (txn, tables) = (state.read().unwrap(), state.tables());
+        assert_eq!(tables.keyed.len(&txn).unwrap(), 2 * most);
+        assert_eq!(tables.keyed_order.len(&txn).unwrap(), 2 * most);
     }
 
     #[test]

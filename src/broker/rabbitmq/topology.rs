@@ -3,7 +3,7 @@
 //! | queue | sort | holds |
 //! |---|---|---|
 //! | `async-data-processor.messages.<shard>` | quorum, one active consumer | packets of a shard |
-//! | `async-data-processor.messages.shards` | classic | nothing: it pins the number of shards |
+//! | `async-data-processor.messages.shards` | quorum | nothing: it pins the number of shards |
 //! | `async-data-processor.messages.returned` | quorum | a net for what the broker gives up |
 //! | `task_queue_<shard>` (interop, as R1 has them) | classic | one entry a message |
 //!
@@ -149,6 +149,7 @@ impl Declaring<'_> {
 
     pub(super) async fn pin(&mut self, shards: NonZeroU16) -> Result<(), BrokerError> {
         let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("quorum"));
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(i32::from(shards.get())));
         match self.declare(PIN, arguments).await {
             Err(error) if error.is_precondition() => {
