@@ -131,7 +131,7 @@ fn judge(
 fn members(queues: &[(&Value, Part)], nodes: usize) -> Vec<Finding> {
     const CHECK: &str = "members";
     let length = |queue: &Value, key: &str| Some(queue.get(key)?.as_array()?.len());
-    let quorum = queues.iter().filter(|(_, part)| *part != Part::Pin).filter_map(|(queue, _)| {
+    let quorum = queues.iter().filter_map(|(queue, _)| {
         Some((queue.get("name")?.as_str()?, length(queue, "members")?, length(queue, "online")?))
     });
     let (mut findings, mut sound) = (Vec::new(), 0);

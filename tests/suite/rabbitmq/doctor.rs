@@ -239,7 +239,7 @@ fn the_management_api_tells_of_policies_and_limits() {
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let members = found(&report, "ok").into_iter().find(|(check, _)| check == "members");
         let knows_nodes = !found(&report, "unknown").iter().any(|(check, _)| check == "nodes");
-        let is_whole = |said: &str| said.starts_with("all of 6 quorum queues") && knows_nodes;
+        let is_whole = |said: &str| said.starts_with("all of 7 quorum queues") && knows_nodes;
         members.filter(|(_, said)| is_whole(said)).map(|_| report)
     });
     the(&report, "ok", "policies");

@@ -1,7 +1,9 @@
 //! Other programs that share plain queues: one persistent JSON object per message, in durable
 //! classic queues `task_queue_<shard>`, on the default exchange, without ids and without confirms.
 
-use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde::Deserialize;
@@ -225,4 +227,32 @@ fn a_second_consumer_of_plain_queues_stands_by_and_takes_over() {
     assert_eq!(wait_in_files(shared(), vhost, &second_host), [entry(10, "three")]);
     assert_eq!(first_host.lines(), [entry(0, "one"), entry(5, "two")]);
     second.stop();
+}
+
+#[test]
+fn a_queue_that_another_program_keeps_to_itself_costs_the_others_nothing() {
+    let url = shared().vhost("interop-kept");
+    let other = Other::connect(&url);
+    other.declare();
+    let keeps = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    let kept =
+        other.channel.basic_consume("task_queue_0".into(), "".into(), keeps, FieldTable::default());
+    let _kept = other.runtime.block_on(kept).unwrap();
+    let rig = rig(&url);
+    let consumer = rig.start(&["message-consumer"]);
+    consumer.wait_log("another consumer has the queue");
+    let mut expected = Vec::new();
+    // For as long as it takes to be refused a few times more.
+    for round in 0..30 {
+        for shard in 1..SHARDS {
+            let line = entry(SHARDS * round + shard, &format!("{shard}-{round}"));
+            other.publish(shard, line.as_bytes());
+            expected.push(line);
+        }
+        wait_for("files", || (rig.lines().len() >= expected.len()).then_some(()));
+    }
+    let log = consumer.stop();
+    assert_eq!(log.matches("connected to the broker").count(), 1, "{log}");
+    assert_eq!(log.matches("another consumer has the queue").count(), 1, "{log}");
+    assert_eq!(rig.lines().len(), expected.len());
 }
