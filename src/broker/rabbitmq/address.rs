@@ -2,15 +2,25 @@
 
 use std::fmt;
 use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use lapin::tcp::{AMQPUriTcpExt, RustlsConnector, RustlsConnectorConfig};
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::dial::in_time;
+use crate::service::held;
+
+/// How long the way to the broker may take, and how long the handshake of TLS.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often each side says that it lives, in seconds, unless the URL says otherwise: a connection
 /// on which nothing has come for twice as long is given up.
 const HEARTBEAT_SECONDS: u16 = 5;
@@ -153,29 +163,80 @@ impl Address {
     ///
     /// # Errors
     /// It cannot be reached, or refuses.
-    pub async fn connect(&self, name: &str) -> lapin::Result<Connection> {
+    pub async fn connect(&self, name: &str) -> lapin::Result<Open> {
         let properties = ConnectionProperties::default()
             .with_connection_name(name.into())
             .with_client_property("product".into(), env!("CARGO_PKG_NAME").into())
             .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
         let runtime = lapin::runtime::default_runtime()?;
         let tls = self.tls.clone();
-        Connection::connector(
+        // Dropped with this future as well, when nobody waits for it any more.
+        let socket = Socket::default();
+        let slot = Arc::clone(&socket.0);
+        let connection = Connection::connector(
             self.uri.clone(),
             runtime,
             async move |uri, runtime| {
                 let host = uri.authority.host.clone();
                 // Made plain, so that TLS comes on top with our own trust.
                 let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
-                let stream = plain.connect_async(&runtime).await?;
+                let stream = in_time(DIAL_TIMEOUT, plain.connect_async(&runtime)).await?;
+                if let AsyncTcpStream::Plain(tcp) = &stream {
+                    *held(&slot) = Some(tcp.get_ref().as_fd().try_clone_to_owned()?);
+                }
                 match &tls {
-                    Some(connector) => Ok(stream.into_rustls(connector, &host).await?),
+                    Some(connector) => {
+                        Ok(in_time(DIAL_TIMEOUT, stream.into_rustls(connector, &host)).await?)
+                    }
                     None => Ok(stream),
                 }
             },
             properties,
         )
-        .await
+        .await?;
+        Ok(Open { connection, socket })
+    }
+}
+
+/// An open connection. Its socket is shut down at the latest when this is dropped: lapin's thread,
+/// which would wait for ever for a broker that says nothing, ends then.
+#[derive(Debug)]
+pub struct Open {
+    connection: Connection,
+    socket: Socket,
+}
+
+/// The socket of a connection, once there is one.
+#[derive(Debug, Default)]
+struct Socket(Arc<Mutex<Option<OwnedFd>>>);
+
+impl Open {
+    /// Ends it without a word.
+    pub fn shut(&self) {
+        self.socket.shut();
+    }
+}
+
+impl Deref for Open {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Socket {
+    fn shut(&self) {
+        if let Some(socket) = held(&self.0).take() {
+            // It may be closed already.
+            let _closed = TcpStream::from(socket).shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 

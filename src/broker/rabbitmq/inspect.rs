@@ -10,7 +10,7 @@ use lapin::Connection;
 use lapin::options::{BasicQosOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 
-use super::address::Address;
+use super::address::{Address, Open};
 use super::error::{BrokerError, Doing, within};
 use super::topology::{
     CALL_TIMEOUT, Declaring, Format, PIN, RETURNED, Topology, other, shard_arguments,
@@ -65,7 +65,7 @@ pub struct Inspected {
 #[derive(Debug)]
 pub struct Reached {
     /// The connection.
-    pub connection: Connection,
+    pub connection: Open,
     /// Connecting and logging in.
     pub login: Duration,
     /// One question and its answer, at best.

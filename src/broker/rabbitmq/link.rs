@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::{Connection, Event};
+use lapin::Event;
 use tokio::sync::watch;
 
-use super::address::Address;
+use super::address::{Address, Open};
 use super::error::{BrokerError, Doing, within};
 use super::topology::Topology;
 use crate::service::{Lifecycle, held, jittered};
@@ -52,7 +52,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 pub struct Up {
     /// The connection.
-    pub connection: Arc<Connection>,
+    pub connection: Arc<Open>,
     /// How many there were before it.
     generation: u64,
 }
@@ -227,7 +227,7 @@ fn advice(error: &BrokerError) -> String {
 }
 
 impl Shared {
-    async fn open(&self) -> Result<Connection, BrokerError> {
+    async fn open(&self) -> Result<Open, BrokerError> {
         let connected = self.address.connect(&self.name);
         let connection = within(CONNECT_TIMEOUT, Doing::Connecting, connected).await?;
         self.topology.declare(&connection).await?;
@@ -270,6 +270,7 @@ impl Shared {
         }
         let close = up.connection.close(200, "OK".into());
         let _late = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+        up.connection.shut();
         self.up.send_replace(None);
     }
 

@@ -22,7 +22,7 @@ use super::latency::{Percentiles, Times};
 use super::marks::ENTRY_BYTES_MIN;
 use super::meter::per_million;
 use super::run::{client_cpu, rate};
-use crate::broker::rabbitmq::address::Address;
+use crate::broker::rabbitmq::address::{Address, Open};
 use crate::cli::exit::{Exit, Failure, OrExit};
 use crate::service::Lifecycle;
 
@@ -203,7 +203,7 @@ impl Queues {
     }
 }
 
-async fn connect(address: &Address) -> lapin::Result<Connection> {
+async fn connect(address: &Address) -> lapin::Result<Open> {
     address.connect("async-data-processor bench limit").await
 }
 

@@ -17,5 +17,6 @@ mod node;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 mod rig;
+mod silence;
 mod tls;
 pub(crate) mod wait;
