@@ -17,6 +17,9 @@
 //!                                  <output>/2026-11-22/07/000000000042-shard-3-worker-1.jsonl
 //! ```
 //!
+//! With `RABBITMQ_URL` set, queues stand between the two: `broker::rabbitmq` publishes into them, and
+//! its bridge takes from them into the state of the consumer's machine. What follows is the same.
+//!
 //! # Reading tour
 //!
 //! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
@@ -27,7 +30,8 @@
 //! # Invariants
 //!
 //! 1. Offsets of a shard are contiguous from 0; each accepted message has one.
-//! 2. 201 is sent after the transaction that holds the messages is synced, never before.
+//! 2. 201 is sent after the transaction that holds the messages is synced, or the broker has
+//!    confirmed all of them; never before.
 //! 3. An offset is in at most one batch, and in one that was recorded before its file appeared.
 //! 4. Frames are deleted only below the low mark, that is when all of them are in recorded batches.
 //! 5. A failed sync is never retried on the same file and never reported as success.

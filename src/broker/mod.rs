@@ -17,7 +17,7 @@
 //! | [`progress`] | what of a shard is committed; pure but for loading and storing |
 //!
 //! # Promises
-//! 1. A request is published whole or not at all.
+//! 1. A request is published whole or not at all; over RabbitMQ, whole once it is answered `Ok`.
 //! 2. When [`Publish::publish`] answers `Ok`, the messages are durable.
 //! 3. Offsets of a shard are contiguous, in the order of commits.
 //! 4. A shard is consumed by one process at a time; a successor starts within a second of the
