@@ -17,8 +17,8 @@
 //!                                  <output>/2026-11-22/07/000000000042-shard-3-worker-1.jsonl
 //! ```
 //!
-//! With `RABBITMQ_URL` set, queues stand between the two: `broker::rabbitmq` publishes into them, and
-//! its bridge takes from them into the state of the consumer's machine. What follows is the same.
+//! With `RABBITMQ_URL` set, queues stand between the two: `broker::rabbitmq` publishes into them,
+//! and its bridge takes from them into the state of the consumer's machine; the rest is the same.
 //!
 //! # Reading tour
 //!

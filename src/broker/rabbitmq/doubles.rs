@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Which packets a host has taken, it knows for as long as module `taken` says; where their
-//! messages went, it knows of the last [`NAMED_MESSAGES`] of each shard: a host that was cut off
+//! messages went, it knows of the last 200,000 of each shard: a host that was cut off
 //! has at most so many that it did not acknowledge.
 
 use std::collections::HashMap;

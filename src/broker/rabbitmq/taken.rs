@@ -85,7 +85,7 @@ fn row_key(key: ShardKey, session: Session) -> Vec<u8> {
 
 impl Taken {
     /// What was taken of `key`, for one transaction; so many packets of requests with a key are
-    /// remembered of the shard, and [`KEYED_LEAST`] in any case.
+    /// remembered of the shard, and 10,000 in any case.
     #[must_use]
     pub fn new(key: ShardKey, keyed_max: u64, now_ms: u64) -> Self {
         let keyed_max = keyed_max.max(KEYED_LEAST);
