@@ -16,7 +16,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_async-data-processor");
 
 /// The longest that any event is waited for: more than it ever takes, so that a test that waits in
 /// vain says so.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An entry of the second `second` after 2026-11-22T07:30:00Z.
 pub(crate) fn entry(second: u32, value: &str) -> String {
