@@ -123,7 +123,8 @@ impl Queues {
         measured: anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let delete = async {
-            let channel = connect(address).await?.create_channel().await?;
+            let connection = connect(address).await?;
+            let channel = connection.create_channel().await?;
             for name in &self.names {
                 channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await?;
             }
