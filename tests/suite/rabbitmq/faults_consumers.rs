@@ -46,7 +46,7 @@ fn in_both(one: &Pair, other: &Pair) -> HashSet<String> {
 
 #[test]
 fn on_another_host_a_consumer_takes_over_and_doubles_only_what_was_not_acknowledged() {
-    let vhost = "two-hosts";
+    let vhost = "taken-over";
     let url = shared().vhost(vhost);
     let proxy = Proxy::to(shared().port());
     let (mut first, mut second) = (Pair::start(&url), Pair::new(&url));
