@@ -34,12 +34,7 @@ where
     F: FnOnce(Process) -> R,
     R: Future<Output = Result<(), Failure>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(network_threads())
-        .enable_all()
-        .build()
-        .context("starting the runtime")
-        .or_exit(Exit::Unavailable)?;
+    let runtime = network_runtime(network_threads())?;
     let life = Lifecycle::new();
     let shutdown = Duration::from_secs(common.process.shutdown_seconds);
     // First of all: from here on a signal is a request to stop and not a death.
@@ -68,6 +63,16 @@ where
             Ok(Exit::Done)
         }
     }
+}
+
+/// What runs everything that speaks to the network, on so many threads.
+pub(super) fn network_runtime(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+        .or_exit(Exit::Unavailable)
 }
 
 /// Half of the cores, so that the committer and the workers, which are threads of their own, find

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
-use super::process::open_state;
+use super::process::{network_runtime, open_state};
 use super::settings::{Broker, RabbitSettings, ShardSettings, StateSettings};
 use super::signals;
 use crate::broker::embedded::EmbeddedBroker;
@@ -162,13 +162,7 @@ impl Target {
             let publisher = embedded.context("wake-up sockets").or_exit(Exit::CannotCreate)?;
             return Ok(Self { publisher: Arc::new(publisher), remote: None, session, life, stop });
         };
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .context("starting a thread")
-            .or_exit(Exit::Software)?;
+        let runtime = network_runtime(1)?;
         let inside = runtime.enter();
         // What others remember is theirs to forget.
         let retention = KeyRetention { keys_max: u64::MAX, age_ms_max: u64::MAX };

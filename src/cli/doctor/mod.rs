@@ -28,6 +28,7 @@ use clap::Args;
 
 use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
+use super::process::network_runtime;
 use super::settings::{
     Broker, ManagementSettings, OutputSettings, RabbitSettings, ShardSettings, StateSettings, both,
 };
@@ -94,13 +95,7 @@ fn check_broker(
     broker: &Broker,
     management: Option<&Management>,
 ) -> Result<(Vec<Finding>, bool), Failure> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("starting a thread")
-        .or_exit(Exit::Software)?;
+    let runtime = network_runtime(1)?;
     Ok(runtime.block_on(async {
         let mut findings = access::check(&broker.address);
         let met = broker::check(broker).await;
