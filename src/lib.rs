@@ -45,6 +45,7 @@
 
 pub mod message;
 pub mod shard;
+pub mod task;
 
 pub mod web;
 
@@ -57,6 +58,10 @@ pub mod state;
 pub mod pool;
 
 pub mod batch;
+
+pub mod store;
+
+pub mod tasks;
 
 pub mod service;
 

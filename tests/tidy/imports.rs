@@ -11,8 +11,10 @@ enum Reach {
 }
 
 /// Everything behind the network: what the rooms build on.
-const STATIONS: &[&str] =
-    &["web", "batch", "broker", "clock", "message", "pool", "service", "shard", "state", "store"];
+const STATIONS: &[&str] = &[
+    "web", "batch", "broker", "clock", "message", "pool", "service", "shard", "state", "store",
+    "task", "tasks",
+];
 
 /// Each module of `src`, and the modules it may name beside itself. No room names another one.
 const TABLE: &[(&str, Reach)] = &[
@@ -23,12 +25,14 @@ const TABLE: &[(&str, Reach)] = &[
     ("web", Reach::Only(&["service", "clock"])),
     ("batch", Reach::Only(&["broker", "state", "message", "service", "clock"])),
     ("pool", Reach::Only(&["broker", "message", "shard", "service", "clock"])),
-    ("broker", Reach::Only(&["state", "message", "shard", "service", "clock"])),
-    ("store", Reach::Only(&["message", "clock", "broker"])),
+    ("broker", Reach::Only(&["state", "message", "shard", "task", "service", "clock"])),
+    ("tasks", Reach::Only(&["store", "broker", "task", "service", "clock"])),
+    ("store", Reach::Only(&["task", "service", "clock"])),
     ("service", Reach::Only(&["clock"])),
     ("shard", Reach::Only(&["message"])),
     ("state", Reach::Only(&[])),
     ("message", Reach::Only(&[])),
+    ("task", Reach::Only(&[])),
     ("clock", Reach::Only(&[])),
 ];
 

@@ -1,0 +1,1 @@
+//! The supply that claims rows of the store.
