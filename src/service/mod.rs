@@ -4,11 +4,14 @@
 //! first reason is kept, everything stops as on Ctrl-C, and the process exits with that reason.
 
 pub mod program;
+mod text;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+
+pub use self::text::{PRINTABLE_CHARACTERS, printable};
 
 /// The shared handle: stop, fail, and wait for either, from async code and from threads.
 #[derive(Debug, Clone, Default)]

@@ -1,1 +1,227 @@
-//! The supply that claims rows of the store.
+//! The supply that claims rows of the store: without a broker the rows are the queue.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+use super::handler::Job;
+use super::supply::{Body, Done, Supply, SupplyError};
+use crate::clock::Clock;
+use crate::service::held;
+use crate::store::{Claim, Millis, Settled, Settlement, Store, StoreError, Task};
+use crate::task::{Attempt, Beat, Name, PART_BYTES, TaskId, WorkerId};
+
+/// The longest wait for a bell before the store is looked at anyway: rings may be lost.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+
+/// Claims tasks of some kinds.
+#[derive(Debug)]
+pub struct DirectSupply {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    worker: WorkerId,
+    endpoint: Option<Name>,
+    kinds: Vec<Name>,
+    /// Whether results are kept on this machine's disk until the store has them.
+    is_remote: bool,
+    /// When the next task becomes due, as far as is known; `None`: nothing waits.
+    next_due_ms: Mutex<Option<Millis>>,
+}
+
+impl DirectSupply {
+    /// A supply of tasks of these kinds, for any worker or those of an endpoint. `is_remote` is
+    /// whether the store is another machine's, and so may be away for long.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        endpoint: Option<Name>,
+        kinds: Vec<Name>,
+        is_remote: bool,
+    ) -> Self {
+        let worker = WorkerId::new();
+        let next_due_ms = Mutex::new(Some(Millis::MIN));
+        Self { store, clock, worker, endpoint, kinds, is_remote, next_due_ms }
+    }
+
+    async fn claim(&self, tasks_max: usize) -> Result<Vec<Job>, StoreError> {
+        let claim = Claim {
+            worker: self.worker,
+            endpoint: self.endpoint.clone(),
+            kinds: self.kinds.clone(),
+            tasks_max,
+            now_ms: self.now_ms(),
+        };
+        let claimed = self.store.claim(claim).await?;
+        *held(&self.next_due_ms) = claimed.next_due_ms;
+        Ok(claimed.tasks.into_iter().map(job).collect())
+    }
+
+    fn now_ms(&self) -> Millis {
+        self.clock.wall().timestamp_millis()
+    }
+
+    /// How long nothing becomes due, as far as is known. Wall time may jump: not for long.
+    fn pause(&self) -> Duration {
+        let due = held(&self.next_due_ms).map(|due| due.saturating_sub(self.now_ms()).max(1));
+        let due = due.and_then(|due| u64::try_from(due).ok()).map(Duration::from_millis);
+        due.map_or(SLOW_POLL, |due| due.min(SLOW_POLL))
+    }
+
+    /// Brings a whole result into the store, part by part; false if it is not waited for.
+    async fn put(&self, done: &Done, body: &Body) -> Result<bool, SupplyError> {
+        match body {
+            Body::Bytes(bytes) => {
+                for (index, part) in (0..).zip(bytes.chunks(PART_BYTES)) {
+                    if !self.put_part(done, index, part.to_vec()).await? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Body::File(path) => {
+                let mut parts = Parts::open(path).await?;
+                for index in 0.. {
+                    let Some(part) = parts.next().await? else { break };
+                    if !self.put_part(done, index, part).await? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn put_part(&self, done: &Done, index: u32, part: Vec<u8>) -> Result<bool, SupplyError> {
+        let put = self.store.put_part(done.id, Some(done.attempt), index, part).await;
+        put.map_err(|error| SupplyError(error.to_string()))
+    }
+}
+
+/// A file, read in parts of a result.
+#[derive(Debug)]
+pub struct Parts {
+    path: String,
+    file: tokio::fs::File,
+}
+
+impl Parts {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub async fn open(path: &Path) -> Result<Self, SupplyError> {
+        let name = path.display().to_string();
+        match tokio::fs::File::open(path).await {
+            Ok(file) => Ok(Self { path: name, file }),
+            Err(error) => Err(unreadable(&name, &error)),
+        }
+    }
+
+    /// The next part: [`PART_BYTES`] bytes, but for the last one; `None` after it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, SupplyError> {
+        let mut part = Vec::with_capacity(PART_BYTES);
+        let mut rest = (&mut self.file).take(PART_BYTES as u64);
+        let read = rest.read_to_end(&mut part).await;
+        read.map_err(|error| unreadable(&self.path, &error))?;
+        Ok((!part.is_empty()).then_some(part))
+    }
+}
+
+fn unreadable(path: &str, error: &io::Error) -> SupplyError {
+    SupplyError(format!("the result in {path} cannot be read: {error}"))
+}
+
+fn job(task: Task) -> Job {
+    Job { id: task.id, attempt: task.attempt, kind: task.kind, payload: task.payload }
+}
+
+impl Supply for DirectSupply {
+    fn next(&self, jobs_max: usize) -> BoxFuture<'_, Result<Vec<Job>, SupplyError>> {
+        Box::pin(async move {
+            let mut work = self.store.bells().work;
+            loop {
+                // Before the look, so that what comes after it rings.
+                work.mark_unchanged();
+                let claimed = self.claim(jobs_max).await;
+                let jobs = claimed.map_err(|error| SupplyError(error.to_string()))?;
+                if !jobs.is_empty() {
+                    return Ok(jobs);
+                }
+                let _rung_or_not = tokio::time::timeout(self.pause(), work.changed()).await;
+            }
+        })
+    }
+
+    fn deliver<'a>(&'a self, done: &'a [Done]) -> BoxFuture<'a, Result<(), SupplyError>> {
+        Box::pin(async move {
+            let mut settlements = Vec::with_capacity(done.len());
+            for done in done {
+                if let Some(body) = &done.body
+                    && !self.put(done, body).await?
+                {
+                    late(done.id, done.attempt);
+                    continue;
+                }
+                settlements.push(Settlement {
+                    id: done.id,
+                    attempt: Some(done.attempt),
+                    endpoint: self.endpoint.clone(),
+                    outcome: done.outcome.clone(),
+                    at_ms: done.at_ms,
+                });
+            }
+            let named: Vec<_> = settlements.iter().map(|one| (one.id, one.attempt)).collect();
+            let settled = self.store.settle(settlements).await;
+            let settled = settled.map_err(|error| SupplyError(error.to_string()))?;
+            for ((id, attempt), settled) in named.into_iter().zip(settled) {
+                match settled {
+                    Settled::Applied => {}
+                    Settled::Late | Settled::Unknown => late(id, attempt.unwrap_or_default()),
+                    Settled::PartsMissing => {
+                        let text = format!("the store has not all parts of the result of {id}");
+                        return Err(SupplyError(text));
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn beat(
+        &self,
+        running: Vec<Beat>,
+    ) -> BoxFuture<'_, Result<Vec<(TaskId, Attempt)>, SupplyError>> {
+        Box::pin(async move {
+            let beaten = self.store.beat(self.worker, running, self.now_ms()).await;
+            beaten.map(|beaten| beaten.lost).map_err(|error| SupplyError(error.to_string()))
+        })
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.store.bells().news
+    }
+
+    fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.store.retire(self.worker).await {
+                tracing::debug!(%error, "not signed off; the others will notice");
+            }
+        })
+    }
+}
+
+fn late(id: TaskId, attempt: Attempt) {
+    tracing::info!(task = %id, attempt, "the task had ended, or was given to another worker");
+}

@@ -1,9 +1,9 @@
 //! Runs tasks: whoever supplies them and whatever they do.
 //!
 //! ```text
-//!  supply ─► engine ─► slots (threads) ─► handler of the kind
-//!    ▲                                        │ bytes, or a file
-//!    └── deliver ◄─ settler ◄─────────────────┘
+//!  supply ─► engine: feed ─► slots (threads) ─► handler of the kind
+//!    ▲                                              │ bytes, or a file
+//!    └── deliver ◄─ product ◄───────────────────────┘
 //!         (grouped; by way of the spool on disk, if the store is elsewhere)
 //! ```
 //!
@@ -12,7 +12,20 @@
 //! | [`handler`] | what a kind of task is to this program: the trait, and how a run ends |
 //! | [`supply`] | where jobs come from and results go: the trait |
 //! | [`direct`] | the supply that claims rows of the store |
+//! | [`engine`], `hand`, `window` | runs jobs: what is in hand, and how much that should be |
+//! | `product`, `deliver`, [`spool`] | brings back what came of them |
+//! | [`program`], [`echo`] | kinds that a user's program runs; a kind for measuring |
+//! | [`keeper`] | gives the tasks of dead workers to others, and clears away what is over |
 
+mod deliver;
 pub mod direct;
+pub mod echo;
+pub mod engine;
+mod hand;
 pub mod handler;
+pub mod keeper;
+mod product;
+pub mod program;
+pub mod spool;
 pub mod supply;
+mod window;

@@ -19,6 +19,7 @@ use super::error::{self, Shape};
 use super::headers;
 use super::metrics::{HttpMetrics, RouteMetrics, UNMATCHED};
 use super::origin::{OriginGuard, Verdict};
+use crate::service::printable;
 
 /// What all routes of an application share.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ struct Named<'a>(&'a Method, &'a RouteMetrics);
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", error::printable(self.0.as_str()), self.1.pattern())
+        write!(formatter, "{} {}", printable(self.0.as_str()), self.1.pattern())
     }
 }
 

@@ -15,31 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// Characters of user data that a message or a log line repeats at most.
-pub const PRINTABLE_CHARACTERS: usize = 256;
-
-/// Makes user data safe to repeat in a message or in a log.
-///
-/// Cut to [`PRINTABLE_CHARACTERS`] (then an ellipsis follows), control characters escaped, and so
-/// are the characters that reverse the direction of text: either could forge what a terminal shows.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len().min(PRINTABLE_CHARACTERS));
-    for (index, character) in text.chars().enumerate() {
-        if index == PRINTABLE_CHARACTERS {
-            safe.push('…');
-            break;
-        }
-        match character {
-            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                safe.extend(character.escape_unicode());
-            }
-            control if control.is_control() => safe.extend(control.escape_default()),
-            other => safe.push(other),
-        }
-    }
-    safe
-}
+use crate::service::printable;
 
 /// How an error looks on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -236,6 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::service::PRINTABLE_CHARACTERS;
 
     async fn text(response: Response) -> String {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();

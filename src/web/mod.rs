@@ -39,7 +39,7 @@ mod tests;
 pub use app::{AppParts, Room, app};
 pub use auth::{Auth, Principal};
 pub use body::{BodyError, BodyReader, BodySettings, Budget, BudgetGuard, ReceivedBody};
-pub use error::{HttpError, PRINTABLE_CHARACTERS, Shape, printable};
+pub use error::{HttpError, Shape};
 pub use listen::{ListenError, check_listen};
 pub use metrics::HttpMetrics;
 pub use origin::{CorsError, CorsOrigins};
@@ -47,3 +47,5 @@ pub use probes::Readiness;
 pub use serve::{ServeSettings, serve};
 pub use tls::{TlsError, load as load_tls};
 pub use tokens::{Scope, Tokens, TokensError};
+
+pub use crate::service::{PRINTABLE_CHARACTERS, printable};

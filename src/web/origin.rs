@@ -18,7 +18,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::Response;
 
-use super::error::{HttpError, printable};
+use super::error::HttpError;
+use crate::service::printable;
 
 const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const ALLOW_HEADERS: HeaderValue =

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::error::printable;
+use crate::service::printable;
 
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

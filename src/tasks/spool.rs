@@ -1,0 +1,285 @@
+//! Results on their way, kept on this machine's disk until they are safe elsewhere.
+//!
+//! ```text
+//! <state>/results/<random>/lock        flock: its process lives
+//!                         /<task>-<attempt>.result   a result that is no small one
+//!                         /<number>.group            a group of outcomes that is being delivered
+//! ```
+//!
+//! A group is a JSON array, written under another name, synced and renamed; bytes are in base64.
+//! A process that starts takes over the folders whose process is dead: their groups are delivered,
+//! and what no group names (of runs that were cut off) is removed with the folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::supply::{Body, Done};
+use crate::store::Millis;
+use crate::task::{Attempt, Outcome, ResultHead, TaskId};
+
+const FOLDER: &str = "results";
+const LOCK: &str = "lock";
+const GROUP: &str = "group";
+
+/// The folder of a process.
+#[derive(Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    _lock: File,
+    groups: AtomicU64,
+}
+
+/// A group on disk.
+#[derive(Debug)]
+pub struct Kept {
+    path: PathBuf,
+}
+
+/// What a dead process left.
+#[derive(Debug)]
+pub struct Left {
+    folder: PathBuf,
+    _lock: File,
+    /// What it had not delivered.
+    pub groups: Vec<Vec<Done>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    id: TaskId,
+    attempt: Attempt,
+    #[serde(flatten)]
+    outcome: Outcome,
+    /// The head of a result.
+    head: String,
+    body: Option<RowBody>,
+    at_ms: Millis,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RowBody {
+    Bytes(String),
+    /// A file of this folder.
+    File(String),
+}
+
+impl Spool {
+    /// Makes a folder for this process beneath the state directory, and takes over those of the
+    /// dead.
+    ///
+    /// # Errors
+    /// A folder or a file cannot be made, read or removed.
+    pub fn open(state_dir: &Path) -> io::Result<(Self, Vec<Left>)> {
+        let all = state_dir.join(FOLDER);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
+        let left = take_over(&all)?;
+        let folder = all.join(TaskId::new().to_string());
+        fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        let lock = lock_file(&folder)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        sync_folder(&all)?;
+        Ok((Self { folder, _lock: lock, groups: AtomicU64::new(0) }, left))
+    }
+
+    /// Where a run writes its result.
+    #[must_use]
+    pub fn result_path(&self, id: TaskId, attempt: Attempt) -> PathBuf {
+        self.folder.join(format!("{id}-{attempt}.result"))
+    }
+
+    /// Keeps a group until it is delivered. Their files are synced first.
+    ///
+    /// # Errors
+    /// It cannot be written or synced.
+    pub fn keep(&self, group: &[Done]) -> io::Result<Kept> {
+        for done in group {
+            if let Some(Body::File(path)) = &done.body {
+                File::open(path)?.sync_all()?;
+            }
+        }
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        let rows: Vec<Row> = group.iter().map(Row::of).collect();
+        let unfinished = self.folder.join(format!("{number}.new"));
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let mut file = options.open(&unfinished)?;
+        file.write_all(&serde_json::to_vec(&rows)?)?;
+        file.sync_all()?;
+        let path = self.folder.join(format!("{number}.{GROUP}"));
+        fs::rename(&unfinished, &path)?;
+        sync_folder(&self.folder)?;
+        Ok(Kept { path })
+    }
+}
+
+impl Drop for Spool {
+    /// A folder that holds nothing but its lock is of no use to the next process.
+    fn drop(&mut self) {
+        let only_lock = fs::read_dir(&self.folder).is_ok_and(|entries| entries.count() <= 1);
+        if only_lock {
+            let _left_for_the_next = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+impl Kept {
+    /// It is safe elsewhere.
+    pub fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "a delivered result stays; it will be sent again");
+        }
+    }
+}
+
+impl Left {
+    /// All of it is safe elsewhere, or of no use.
+    pub fn remove(self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            let path = self.folder.display();
+            tracing::warn!(%path, %error, "what a dead process left stays");
+        }
+    }
+}
+
+/// Removes the file of a result that was delivered or is not wanted.
+pub fn discard(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a result of no more use stays");
+    }
+}
+
+fn take_over(all: &Path) -> io::Result<Vec<Left>> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir(all)? {
+        let folder = entry?.path();
+        if !folder.is_dir() {
+            continue;
+        }
+        let lock = lock_file(&folder)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let groups = read_groups(&folder)?;
+            left.push(Left { folder, _lock: lock, groups });
+        }
+    }
+    Ok(left)
+}
+
+fn read_groups(folder: &Path) -> io::Result<Vec<Vec<Done>>> {
+    let mut groups = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == GROUP) {
+            let rows: Vec<Row> = serde_json::from_slice(&fs::read(&path)?)?;
+            let group = rows.into_iter().map(|row| row.done(folder));
+            groups.push(group.collect::<Result<_, _>>().map_err(io::Error::other)?);
+        }
+    }
+    Ok(groups)
+}
+
+fn lock_file(folder: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    options.open(folder.join(LOCK))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+impl Row {
+    fn of(done: &Done) -> Self {
+        let head = match &done.outcome {
+            Outcome::Finished(result) => BASE64_STANDARD.encode(&result.head),
+            _ => String::new(),
+        };
+        let body = done.body.as_ref().map(|body| match body {
+            Body::Bytes(bytes) => RowBody::Bytes(BASE64_STANDARD.encode(bytes)),
+            Body::File(path) => {
+                let name = path.file_name().unwrap_or_default();
+                RowBody::File(name.to_string_lossy().into_owned())
+            }
+        });
+        let (id, attempt, at_ms) = (done.id, done.attempt, done.at_ms);
+        Self { id, attempt, outcome: done.outcome.clone(), head, body, at_ms }
+    }
+
+    fn done(self, folder: &Path) -> Result<Done, base64::DecodeError> {
+        let outcome = match self.outcome {
+            Outcome::Finished(ResultHead { bytes, .. }) => {
+                Outcome::Finished(ResultHead { bytes, head: BASE64_STANDARD.decode(self.head)? })
+            }
+            other => other,
+        };
+        let body = match self.body {
+            Some(RowBody::Bytes(text)) => Some(Body::Bytes(BASE64_STANDARD.decode(text)?)),
+            Some(RowBody::File(name)) => Some(Body::File(folder.join(name))),
+            None => None,
+        };
+        Ok(Done { id: self.id, attempt: self.attempt, outcome, body, at_ms: self.at_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished(body: Option<Body>) -> Done {
+        let head = ResultHead { bytes: 5000, head: vec![0, 1, 255] };
+        let (id, outcome) = (TaskId::new(), Outcome::Finished(head));
+        Done { id, attempt: 3, outcome, body, at_ms: -7 }
+    }
+
+    #[test]
+    fn what_a_dead_process_kept_is_taken_over_once_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, left) = Spool::open(dir.path()).unwrap();
+        assert!(left.is_empty());
+        let path = spool.result_path(TaskId::new(), 1);
+        fs::write(&path, "digits").unwrap();
+        let failed = Outcome::Failed { reason: "no".to_owned(), is_final: true };
+        let failed = Done { outcome: failed, body: None, ..finished(None) };
+        let group = vec![
+            finished(Some(Body::Bytes(vec![7; 2000]))),
+            finished(Some(Body::File(path.clone()))),
+            failed,
+        ];
+        let _kept = spool.keep(&group).unwrap();
+        spool.keep(&[finished(None)]).unwrap().remove();
+        let (_second, of_the_living) = Spool::open(dir.path()).unwrap();
+        assert!(of_the_living.is_empty(), "its process lives");
+        drop(spool);
+        let (_third, left) = Spool::open(dir.path()).unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].groups, [group]);
+        let (_fourth, again) = Spool::open(dir.path()).unwrap();
+        assert!(again.is_empty(), "it is being delivered");
+        left.into_iter().for_each(Left::remove);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_group_that_was_not_written_whole_and_cut_off_runs_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        fs::write(spool.folder.join("0.new"), "[{").unwrap();
+        fs::write(spool.result_path(TaskId::new(), 1), "half").unwrap();
+        drop(spool);
+        let (_next, left) = Spool::open(dir.path()).unwrap();
+        assert!(left[0].groups.is_empty());
+        left.into_iter().for_each(Left::remove);
+        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 1);
+    }
+}
