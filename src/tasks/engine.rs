@@ -269,3 +269,266 @@ async fn sign(shared: Shared) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use futures_util::future::BoxFuture;
+    use tokio::sync::{Notify, watch};
+
+    use super::super::echo::Echo;
+    use super::super::supply::SupplyError;
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::task::{Attempt, Beat, TaskId};
+
+    /// Gives out what is pushed, and notes what comes back.
+    #[derive(Debug)]
+    struct Fake {
+        jobs: Mutex<VecDeque<Job>>,
+        pushed: Notify,
+        done: watch::Sender<Vec<Done>>,
+        lost: Mutex<Vec<(TaskId, Attempt)>>,
+        news: watch::Sender<u64>,
+        failures: Mutex<u32>,
+        is_remote: bool,
+    }
+
+    impl Fake {
+        fn new(is_remote: bool) -> Arc<Self> {
+            Arc::new(Self {
+                jobs: Mutex::default(),
+                pushed: Notify::new(),
+                done: watch::Sender::new(Vec::new()),
+                lost: Mutex::default(),
+                news: watch::Sender::new(0),
+                failures: Mutex::default(),
+                is_remote,
+            })
+        }
+
+        fn push(&self, kind: &str, payload: &[u8]) -> TaskId {
+            let (id, kind) = (TaskId::new(), kind.parse().unwrap());
+            let job = Job { id, attempt: 1, kind, payload: payload.to_vec() };
+            self.jobs.lock().unwrap().push_back(job);
+            self.pushed.notify_one();
+            id
+        }
+
+        async fn outcomes(&self, count: usize) -> HashMap<TaskId, Outcome> {
+            let mut done = self.done.subscribe();
+            let done = done.wait_for(|done| done.len() >= count).await.unwrap();
+            done.iter().map(|done| (done.id, done.outcome.clone())).collect()
+        }
+    }
+
+    impl Supply for Fake {
+        fn next(&self, jobs_max: usize) -> BoxFuture<'_, Result<Vec<Job>, SupplyError>> {
+            Box::pin(async move {
+                loop {
+                    {
+                        let mut jobs = self.jobs.lock().unwrap();
+                        if !jobs.is_empty() {
+                            let many = jobs.len().min(jobs_max);
+                            return Ok(jobs.drain(..many).collect());
+                        }
+                    }
+                    self.pushed.notified().await;
+                }
+            })
+        }
+
+        fn deliver<'a>(&'a self, done: &'a [Done]) -> BoxFuture<'a, Result<(), SupplyError>> {
+            Box::pin(async move {
+                let mut failures = self.failures.lock().unwrap();
+                if *failures > 0 {
+                    *failures -= 1;
+                    return Err(SupplyError("away".to_owned()));
+                }
+                self.done.send_modify(|all| all.extend_from_slice(done));
+                Ok(())
+            })
+        }
+
+        fn beat(
+            &self,
+            running: Vec<Beat>,
+        ) -> BoxFuture<'_, Result<Vec<(TaskId, Attempt)>, SupplyError>> {
+            let mut lost = self.lost.lock().unwrap().clone();
+            lost.retain(|key| running.iter().any(|beat| (beat.id, beat.attempt) == *key));
+            Box::pin(async move { Ok(lost) })
+        }
+
+        fn news(&self) -> watch::Receiver<u64> {
+            self.news.subscribe()
+        }
+
+        fn is_remote(&self) -> bool {
+            self.is_remote
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
+    }
+
+    /// Runs until it is told to stop, and says when it has begun.
+    #[derive(Debug)]
+    struct Endless(watch::Sender<u32>, Duration);
+
+    impl Handler for Endless {
+        fn run(&self, _job: &Job, run: &Run) -> Ended {
+            self.0.send_modify(|begun| *begun += 1);
+            assert!(run.life.wait_stopping(Duration::from_secs(60)), "nobody stopped it");
+            Ended::Stopped
+        }
+
+        fn timeout(&self) -> Duration {
+            self.1
+        }
+    }
+
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Handler for Panics {
+        fn run(&self, _job: &Job, _run: &Run) -> Ended {
+            panic!("on purpose")
+        }
+
+        fn timeout(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+    }
+
+    struct Running {
+        supply: Arc<Fake>,
+        begun: watch::Receiver<u32>,
+        life: Lifecycle,
+        engine: tokio::task::JoinHandle<std::io::Result<()>>,
+        dir: tempfile::TempDir,
+    }
+
+    fn start(supply: Arc<Fake>, slots: usize, timeout: Duration) -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        start_in(supply, slots, timeout, dir)
+    }
+
+    fn start_in(
+        supply: Arc<Fake>,
+        slots: usize,
+        timeout: Duration,
+        dir: tempfile::TempDir,
+    ) -> Running {
+        let (life, sender) = (Lifecycle::new(), watch::Sender::new(0));
+        let (spool, left) = Spool::open(dir.path()).unwrap();
+        let begun = sender.subscribe();
+        let mut handlers: HashMap<Name, Arc<dyn Handler>> = HashMap::new();
+        handlers.insert("echo".parse().unwrap(), Arc::new(Echo));
+        handlers.insert("endless".parse().unwrap(), Arc::new(Endless(sender, timeout)));
+        handlers.insert("panics".parse().unwrap(), Arc::new(Panics));
+        let engine = Engine {
+            supply: Arc::clone(&supply) as Arc<dyn Supply>,
+            handlers,
+            slots,
+            spool: Arc::new(spool),
+            left,
+            clock: Arc::new(SystemClock),
+            life: life.clone(),
+            finish_within: Duration::ZERO,
+        };
+        Running { supply, begun, life, engine: tokio::spawn(engine.run()), dir }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_job_comes_back_once_with_what_came_of_it() {
+        let running = start(Fake::new(false), 2, LONG);
+        let supply = &running.supply;
+        let ids: Vec<TaskId> = (0..1000).map(|_| supply.push("echo", b"7")).collect();
+        let (panics, unknown) = (supply.push("panics", b""), supply.push("unknown", b""));
+        let outcomes = supply.outcomes(1002).await;
+        assert_eq!(outcomes.len(), 1002);
+        for id in ids {
+            assert!(matches!(&outcomes[&id], Outcome::Finished(head) if head.head == b"7"));
+        }
+        assert!(matches!(outcomes[&panics], Outcome::Failed { is_final: false, .. }));
+        assert!(matches!(outcomes[&unknown], Outcome::Failed { is_final: true, .. }));
+        running.life.stop();
+        running.engine.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cancelled_job_is_stopped_and_its_slot_runs_the_next_one() {
+        let mut running = start(Fake::new(false), 1, LONG);
+        let id = running.supply.push("endless", b"");
+        running.begun.wait_for(|begun| *begun == 1).await.unwrap();
+        running.supply.lost.lock().unwrap().push((id, 1));
+        running.supply.news.send_modify(|news| *news += 1);
+        let next = running.supply.push("echo", b"");
+        let outcomes = running.supply.outcomes(1).await;
+        assert_eq!(outcomes.keys().collect::<Vec<_>>(), [&next], "nobody waits for the other");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_job_that_takes_too_long_is_stopped_and_has_failed() {
+        let running = start(Fake::new(false), 1, Duration::from_millis(10));
+        let id = running.supply.push("endless", b"");
+        let outcomes = running.supply.outcomes(1).await;
+        assert!(
+            matches!(&outcomes[&id], Outcome::Failed { reason, .. } if reason.contains("long"))
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn jobs_behind_long_ones_are_given_back_and_so_is_everything_at_the_end() {
+        let mut running = start(Fake::new(false), 1, LONG);
+        // Quick ones first, so that many are taken at once.
+        (0..200).for_each(|_| drop(running.supply.push("echo", b"")));
+        running.supply.outcomes(200).await;
+        let long = running.supply.push("endless", b"");
+        let behind: Vec<TaskId> = (0..5).map(|_| running.supply.push("echo", b"")).collect();
+        running.begun.wait_for(|begun| *begun == 1).await.unwrap();
+        let taken = 5 - running.supply.jobs.lock().unwrap().len();
+        let outcomes = running.supply.outcomes(200 + taken).await;
+        for id in behind.iter().take(taken) {
+            assert_eq!(outcomes[id], Outcome::Released);
+        }
+        running.life.stop();
+        running.engine.await.unwrap().unwrap();
+        assert_eq!(running.supply.outcomes(0).await[&long], Outcome::Released);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_cannot_be_delivered_is_tried_again_and_by_the_next_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let first = Fake::new(true);
+        *first.failures.lock().unwrap() = 2;
+        let running = start_in(Arc::clone(&first), 1, LONG, dir);
+        first.push("echo", b"again");
+        first.outcomes(1).await;
+        *first.failures.lock().unwrap() = u32::MAX;
+        let id = first.push("echo", b"later");
+        let is_kept = || walk(&path).iter().any(|name| name.ends_with(".group"));
+        while !is_kept() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.life.stop();
+        running.engine.await.unwrap().unwrap();
+        assert_eq!(first.outcomes(0).await.len(), 1);
+        let second = start_in(Fake::new(true), 1, LONG, running.dir);
+        let outcomes = second.supply.outcomes(1).await;
+        assert!(matches!(&outcomes[&id], Outcome::Finished(head) if head.head == b"later"));
+    }
+
+    fn walk(path: &Path) -> Vec<String> {
+        let folders = std::fs::read_dir(path.join("results")).unwrap();
+        let entries = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}

@@ -15,11 +15,13 @@
 //! | [`engine`], `hand`, `window` | runs jobs: what is in hand, and how much that should be |
 //! | `product`, `deliver`, [`spool`] | brings back what came of them |
 //! | [`program`], [`echo`] | kinds that a user's program runs; a kind for measuring |
+//! | [`endpoint`] | one process of the machine takes an endpoint's tasks |
 //! | [`keeper`] | gives the tasks of dead workers to others, and clears away what is over |
 
 mod deliver;
 pub mod direct;
 pub mod echo;
+pub mod endpoint;
 pub mod engine;
 mod hand;
 pub mod handler;
