@@ -22,3 +22,7 @@ lint:
 # Kill the program again and again under load: CRASH_SEED=7 just crash 1000
 crash cycles="200":
     bash tests/run --crash-only --crash-cycles {{ cycles }}
+
+# Build the binary, and beside it the example that compares factorials with GMP (needs m4)
+release:
+    cargo build --locked --release --features gmp --bins --example factorial

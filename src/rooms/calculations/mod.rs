@@ -1,0 +1,3 @@
+//! Calculations: work that keeps a processor busy for a while.
+
+pub mod factorial;
