@@ -3,6 +3,7 @@
 //! A part that cannot go on safely (a failed sync, a damaged batch) calls [`Lifecycle::fail`]: the
 //! first reason is kept, everything stops as on Ctrl-C, and the process exits with that reason.
 
+pub mod bell;
 pub mod program;
 mod text;
 

@@ -1,0 +1,105 @@
+//! Results come back: parts first, then how the attempt ended.
+
+use rusqlite::{Result, params};
+
+use super::row::Row;
+use super::submit::worked;
+use super::write::Write;
+use crate::store::{Millis, Settled, Settlement, TaskState, back_off_ms};
+use crate::task::{Attempt, Outcome, ResultHead, TaskId};
+
+/// The task that waits for what comes of this attempt, or what a settlement of it comes to.
+///
+/// An attempt that is told by its number is one of the task itself; an outside worker knows of no
+/// attempts, and may name a task that follows another one.
+fn addressed(
+    write: &Write<'_>,
+    row: Option<Row>,
+    attempt: Option<Attempt>,
+) -> Result<Result<Row, Settled>> {
+    let Some(row) = row else { return Ok(Err(Settled::Unknown)) };
+    let (row, is_current) = match attempt {
+        None => (worked(write, row)?, true),
+        Some(attempt) => {
+            let runs = matches!(row.state, TaskState::Queued | TaskState::Running);
+            let is_current = runs && row.follows.is_none() && row.attempt == attempt;
+            (row, is_current)
+        }
+    };
+    let waits = is_current && !row.state.is_terminal();
+    Ok(if waits { Ok(row) } else { Err(Settled::Late) })
+}
+
+pub(super) fn put_part(
+    write: &mut Write<'_>,
+    id: TaskId,
+    attempt: Option<Attempt>,
+    index: u32,
+    bytes: &[u8],
+) -> Result<bool> {
+    let row = write.find(id)?;
+    let Ok(row) = addressed(write, row, attempt)? else { return Ok(false) };
+    write
+        .statement(
+            "INSERT INTO part VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET bytes = excluded.bytes",
+        )?
+        .execute(params![row.seq, row.attempt, index, bytes])?;
+    Ok(true)
+}
+
+pub(super) fn settle(write: &mut Write<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>> {
+    settlements.iter().map(|settlement| settle_one(write, settlement)).collect()
+}
+
+fn settle_one(write: &mut Write<'_>, settlement: &Settlement) -> Result<Settled> {
+    let row = write
+        .find(settlement.id)?
+        .filter(|row| settlement.endpoint.is_none() || settlement.endpoint == row.endpoint);
+    let row = match addressed(write, row, settlement.attempt)? {
+        Ok(row) => row,
+        Err(settled) => return Ok(settled),
+    };
+    if let Outcome::Finished(result) = &settlement.outcome
+        && !has_parts(write, &row, result)?
+    {
+        return Ok(Settled::PartsMissing);
+    }
+    if settlement.attempt.is_none() {
+        // A worker of ours may run it.
+        write.ring_news();
+    }
+    write.change(row, |row| end_attempt(row, &settlement.outcome, settlement.at_ms))?;
+    Ok(Settled::Applied)
+}
+
+fn has_parts(write: &Write<'_>, row: &Row, result: &ResultHead) -> Result<bool> {
+    if result.is_whole() {
+        return Ok(true);
+    }
+    let sql = "SELECT count(*), coalesce(sum(length(bytes)), 0), coalesce(max(number), -1) + 1
+               FROM part WHERE task = ?1 AND attempt = ?2";
+    let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
+    let [parts, bytes, end] = write
+        .statement(sql)?
+        .query_row(params![row.seq, row.attempt], read)?
+        .map(i64::cast_unsigned);
+    Ok([parts, bytes, end] == [result.parts(), result.bytes, result.parts()])
+}
+
+fn end_attempt(row: &mut Row, outcome: &Outcome, at_ms: Millis) {
+    match outcome {
+        Outcome::Finished(result) => {
+            row.result = Some(result.clone());
+            row.error = None;
+            row.progress = 1000;
+            row.end(TaskState::Finished, at_ms);
+        }
+        Outcome::Failed { reason, is_final } => {
+            let again_at_ms = at_ms.saturating_add(back_off_ms(row.failures.saturating_add(1)));
+            row.fail(reason.clone(), at_ms, (!is_final).then_some(again_at_ms));
+        }
+        Outcome::Released => row.hand_back(),
+        Outcome::Missed { reason } => row.miss(at_ms, reason.clone()),
+    }
+}

@@ -1,0 +1,85 @@
+//! What time does to tasks, a bounded piece at a time.
+
+use rusqlite::{Result, params};
+
+use super::claim::too_late;
+use super::workers::{forget_buried, lose};
+use super::write::Write;
+use crate::store::{BACK_OFF_MS_MAX, Millis, Sweep, Swept};
+
+/// How many tasks of each sort at most.
+const TASKS_MAX: i64 = 1000;
+/// How many parts of results at most, unless one result has more.
+const PARTS_MAX: i64 = 256;
+
+pub(super) fn sweep(write: &mut Write<'_>, sweep: Sweep) -> Result<Swept> {
+    let now_ms = sweep.now_ms;
+    if sweep.clock_went_back {
+        follow_clock(write, now_ms)?;
+    }
+    forget_buried(write, now_ms)?;
+    Ok(Swept {
+        missed: miss(write, now_ms)?,
+        overdue: overdue(write, now_ms)?,
+        pruned: match sweep.ended_before_ms {
+            Some(before_ms) => prune(write, before_ms)?,
+            None => 0,
+        },
+    })
+}
+
+fn miss(write: &mut Write<'_>, now_ms: Millis) -> Result<u64> {
+    let sql = "SELECT seq FROM task INDEXED BY expiring
+               WHERE state = 0 AND follows IS NULL AND expires_at < ?1
+               ORDER BY expires_at LIMIT ?2";
+    let rows = write.rows(sql, [now_ms, TASKS_MAX])?;
+    let missed = rows.len() as u64;
+    for row in rows {
+        write.change(row, |row| row.miss(now_ms, too_late()))?;
+    }
+    Ok(missed)
+}
+
+fn overdue(write: &mut Write<'_>, now_ms: Millis) -> Result<u64> {
+    let sql = "SELECT seq FROM task INDEXED BY deadline WHERE deadline_at < ?1
+               ORDER BY deadline_at LIMIT ?2";
+    let rows = write.rows(sql, [now_ms, TASKS_MAX])?;
+    let overdue = rows.len() as u64;
+    for row in rows {
+        let reason = "its outside worker did not deliver in time";
+        write.change(row, |row| lose(row, reason, now_ms))?;
+        write.ring_news();
+    }
+    Ok(overdue)
+}
+
+fn prune(write: &mut Write<'_>, before_ms: Millis) -> Result<u64> {
+    let sql = "SELECT seq FROM task t INDEXED BY ended WHERE finished_at < ?1
+               AND NOT EXISTS (SELECT 1 FROM task f INDEXED BY follower WHERE f.follows = t.seq)
+               ORDER BY finished_at LIMIT ?2";
+    let mut parts = 0;
+    let mut pruned = 0;
+    for row in write.rows(sql, [before_ms, TASKS_MAX])? {
+        parts += write
+            .statement("SELECT count(*) FROM part WHERE task = ?1")?
+            .query_row([row.seq], |row| row.get::<_, i64>(0))?;
+        if parts > PARTS_MAX && pruned > 0 {
+            break;
+        }
+        write.remove(&row)?;
+        pruned += 1;
+    }
+    Ok(pruned)
+}
+
+/// What was due before the clock went back is due: tasks for at once, and those given out before.
+fn follow_clock(write: &mut Write<'_>, now_ms: Millis) -> Result<()> {
+    let sql = "SELECT seq FROM task INDEXED BY pending
+               WHERE state = 0 AND follows IS NULL AND run_at > ?1
+               AND (run_at <= created_at OR (attempt > 0 AND (failures = 0 OR run_at > ?2)))";
+    let too_far_ms = now_ms.saturating_add(BACK_OFF_MS_MAX);
+    for row in write.rows(sql, params![now_ms, too_far_ms])? {
+        write.change(row, |row| row.run_at_ms = now_ms)?;
+    }
+    Ok(())
+}
