@@ -1,0 +1,172 @@
+//! Ends of attempts, and the parts of results that come before them.
+//!
+//! A settlement whose answer was lost may be said again: the second one is
+//! [`Settled::Late`], and the first one holds.
+
+use std::collections::HashMap;
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use super::error::DatabaseError;
+use super::row::{Held, lock, lock_one, stored, uuid, write};
+use super::writer::Txn;
+use crate::store::{Settled, Settlement, TaskState, back_off_ms};
+use crate::task::{Attempt, Outcome, ResultHead, TaskId};
+
+/// How many parts of an attempt there are, and their bytes.
+const COUNT_PARTS: &str = "SELECT id, attempt, count(*), sum(octet_length(bytes))::bigint \
+     FROM parts WHERE id = ANY($1) GROUP BY id, attempt";
+const DROP_PARTS: &str = "DELETE FROM parts p USING unnest($1::uuid[], $2::bigint[]) \
+     AS s (id, kept) WHERE p.id = s.id AND p.attempt IS DISTINCT FROM s.kept";
+
+/// Parts and bytes by task and attempt.
+type Parts = HashMap<(Uuid, i64), (i64, i64)>;
+
+/// What became of each, in their order.
+pub(super) fn settle<'a>(
+    txn: &'a Txn,
+    settlements: &'a [Settlement],
+) -> BoxFuture<'a, Result<Vec<Settled>, DatabaseError>> {
+    Box::pin(async move {
+        let ids: Vec<Uuid> = settlements.iter().map(|settlement| uuid(settlement.id)).collect();
+        let mut held = lock(txn, &ids).await?;
+        let leaders: Vec<Uuid> = held.iter().filter_map(|row| row.follows).collect();
+        if !leaders.is_empty() {
+            held.extend(lock(txn, &leaders).await?);
+        }
+        let mut rows: HashMap<Uuid, Held> = held.into_iter().map(|row| (row.id, row)).collect();
+        let with_parts = rows.values().filter(|row| row.has_parts).map(|row| row.id);
+        let with_parts: Vec<Uuid> = with_parts.collect();
+        let parts = count_parts(txn, &with_parts).await?;
+        let settled = settlements.iter().map(|one| apply(&mut rows, &parts, one)).collect();
+        if settlements.iter().any(|settlement| settlement.attempt.is_none()) {
+            // A worker of ours may run it.
+            txn.ring_news();
+        }
+        drop_parts(txn, &mut rows, &with_parts).await?;
+        write(txn, &rows.values().collect::<Vec<_>>()).await?;
+        Ok(settled)
+    })
+}
+
+async fn count_parts(txn: &Txn, ids: &[Uuid]) -> Result<Parts, DatabaseError> {
+    let mut parts = Parts::new();
+    if ids.is_empty() {
+        return Ok(parts);
+    }
+    for row in txn.rows(COUNT_PARTS, &[&ids]).await? {
+        let (id, attempt) = (row.try_get(0)?, row.try_get(1)?);
+        parts.insert((id, attempt), (row.try_get(2)?, row.try_get(3)?));
+    }
+    Ok(parts)
+}
+
+/// Those of other attempts than the one that finished.
+async fn drop_parts(
+    txn: &Txn,
+    rows: &mut HashMap<Uuid, Held>,
+    with_parts: &[Uuid],
+) -> Result<(), DatabaseError> {
+    let (mut ids, mut kept) = (Vec::new(), Vec::new());
+    for id in with_parts {
+        let Some(row) = rows.get_mut(id).filter(|row| row.is_changed) else { continue };
+        let keeps = row.result.as_ref().is_some_and(|result| result.parts() > 0);
+        row.has_parts = keeps;
+        ids.push(*id);
+        kept.push(keeps.then_some(row.attempt));
+    }
+    if !ids.is_empty() {
+        txn.execute(DROP_PARTS, &[&ids, &kept]).await?;
+    }
+    Ok(())
+}
+
+/// Whether all parts of a result are there.
+fn is_whole(head: &ResultHead, parts: &Parts, row: &Held) -> bool {
+    let expected = (stored(head.parts()), stored(head.bytes));
+    head.is_whole() || parts.get(&(row.id, row.attempt)) == Some(&expected)
+}
+
+/// Changes the row, if the settlement holds.
+fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement) -> Settled {
+    let Some(own) = rows.get(&uuid(settlement.id)) else { return Settled::Unknown };
+    let endpoint = settlement.endpoint.as_ref().map(|name| name.as_str());
+    if endpoint.is_some_and(|endpoint| endpoint != own.endpoint) {
+        return Settled::Unknown;
+    }
+    if own.follows.is_some() && settlement.attempt.is_some() {
+        // An attempt is one of the task that it follows; an outside worker knows of neither.
+        return Settled::Late;
+    }
+    let target = own.follows.unwrap_or(own.id);
+    let Some(row) = rows.get_mut(&target) else { return Settled::Unknown };
+    if !is_awaited(row, settlement.attempt) {
+        return Settled::Late;
+    }
+    let at_ms = settlement.at_ms;
+    match &settlement.outcome {
+        Outcome::Finished(head) => {
+            if !is_whole(head, parts, row) {
+                return Settled::PartsMissing;
+            }
+            row.end(TaskState::Finished, at_ms);
+            row.progress = 1000;
+            row.error = None;
+            row.result = Some(head.clone());
+        }
+        Outcome::Failed { reason, is_final } => {
+            row.failures += 1;
+            row.error = Some(plain(reason));
+            if *is_final || row.failures >= row.failures_max {
+                row.end(TaskState::Failed, at_ms);
+            } else {
+                let pause_ms = back_off_ms(u32::try_from(row.failures).unwrap_or(u32::MAX));
+                row.wait(at_ms.saturating_add(pause_ms));
+            }
+        }
+        Outcome::Released => row.wait(row.run_at_ms),
+        Outcome::Missed { reason } => {
+            row.error = Some(plain(reason));
+            row.end(TaskState::Missed, at_ms);
+        }
+    }
+    Settled::Applied
+}
+
+/// Whether what comes of this attempt still counts.
+fn is_awaited(row: &Held, attempt: Option<Attempt>) -> bool {
+    let runs = matches!(row.state, Some(TaskState::Queued | TaskState::Running));
+    match attempt {
+        Some(attempt) => runs && row.attempt == i64::from(attempt),
+        None => !row.has_ended(),
+    }
+}
+
+/// A text without what PostgreSQL has no room for.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+const PUT_PART: &str = "INSERT INTO parts (id, attempt, index, bytes) VALUES ($1, $2, $3, $4) \
+     ON CONFLICT (id, attempt, index) DO UPDATE SET bytes = EXCLUDED.bytes";
+const HAS_PARTS: &str = "UPDATE tasks SET has_parts = true WHERE id = $1";
+
+/// See [`Store::put_part`](crate::store::Store::put_part).
+pub(super) async fn put_part(
+    txn: &Txn,
+    id: TaskId,
+    attempt: Option<Attempt>,
+    index: u32,
+    bytes: &[u8],
+) -> Result<bool, DatabaseError> {
+    let Some((follower, row)) = lock_one(txn, id).await? else { return Ok(false) };
+    if (follower.is_some() && attempt.is_some()) || !is_awaited(&row, attempt) {
+        return Ok(false);
+    }
+    txn.execute(PUT_PART, &[&row.id, &row.attempt, &i64::from(index), &bytes]).await?;
+    if !row.has_parts {
+        txn.execute(HAS_PARTS, &[&row.id]).await?;
+    }
+    Ok(true)
+}
