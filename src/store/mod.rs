@@ -253,6 +253,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// given up after their last failure.
     fn bury(&self, dead: WorkerBeat, now_ms: Millis) -> Answer<'_, u64>;
 
+    /// Gives back, unharmed, what a worker has without knowing it: it names all it has in hand.
+    /// After a claim whose answer was lost. How many.
+    fn disown(&self, worker: WorkerId, in_hand: Vec<(TaskId, Attempt)>) -> Answer<'_, u64>;
+
     /// A worker ends in order, with nothing in hand.
     fn retire(&self, worker: WorkerId) -> Answer<'_, ()>;
 

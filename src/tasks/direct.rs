@@ -1,9 +1,10 @@
 //! The supply that claims rows of the store: without a broker the rows are the queue.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::io::AsyncReadExt;
@@ -18,19 +19,34 @@ use crate::task::{Attempt, Beat, Name, PART_BYTES, TaskId, WorkerId};
 
 /// The longest wait for a bell before the store is looked at anyway: rings may be lost.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// Who has been silent for so long may soon be taken for dead.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 
 /// Claims tasks of some kinds.
 #[derive(Debug)]
 pub struct DirectSupply {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    worker: WorkerId,
     endpoint: Option<Name>,
     kinds: Vec<Name>,
     /// Whether results are kept on this machine's disk until the store has them.
     is_remote: bool,
+    crew: Mutex<Crew>,
+}
+
+/// As whom this process runs tasks. Who is silent is buried, and runs none any more: after a while
+/// without tasks, which is silent, it goes by another name.
+#[derive(Debug)]
+struct Crew {
+    worker: WorkerId,
+    /// What was claimed and is not delivered.
+    in_hand: HashSet<(TaskId, Attempt)>,
+    /// When it signed last, as far as is known.
+    signed_at: Instant,
+    /// The answer to a claim was lost: tasks may be in hand that are not known here.
+    is_unsure: bool,
     /// When the next task becomes due, as far as is known; `None`: nothing waits.
-    next_due_ms: Mutex<Option<Millis>>,
+    next_due_ms: Option<Millis>,
 }
 
 impl DirectSupply {
@@ -44,22 +60,60 @@ impl DirectSupply {
         kinds: Vec<Name>,
         is_remote: bool,
     ) -> Self {
-        let worker = WorkerId::new();
-        let next_due_ms = Mutex::new(Some(Millis::MIN));
-        Self { store, clock, worker, endpoint, kinds, is_remote, next_due_ms }
+        let crew = Mutex::new(Crew {
+            worker: WorkerId::new(),
+            in_hand: HashSet::new(),
+            signed_at: clock.monotonic(),
+            is_unsure: false,
+            next_due_ms: Some(Millis::MIN),
+        });
+        Self { store, clock, endpoint, kinds, is_remote, crew }
     }
 
     async fn claim(&self, tasks_max: usize) -> Result<Vec<Job>, StoreError> {
+        let worker = self.worker().await?;
         let claim = Claim {
-            worker: self.worker,
+            worker,
             endpoint: self.endpoint.clone(),
             kinds: self.kinds.clone(),
             tasks_max,
             now_ms: self.now_ms(),
         };
+        held(&self.crew).is_unsure = true;
         let claimed = self.store.claim(claim).await?;
-        *held(&self.next_due_ms) = claimed.next_due_ms;
+        let mut crew = held(&self.crew);
+        crew.is_unsure = false;
+        crew.next_due_ms = claimed.next_due_ms;
+        if !claimed.tasks.is_empty() {
+            crew.signed_at = self.clock.monotonic();
+        }
+        crew.in_hand.extend(claimed.tasks.iter().map(|task| (task.id, task.attempt)));
         Ok(claimed.tasks.into_iter().map(job).collect())
+    }
+
+    /// As whom to claim: by a name that is not buried, and has nothing that it does not know.
+    async fn worker(&self) -> Result<WorkerId, StoreError> {
+        let (worker, in_hand, is_idle, is_unsure) = {
+            let crew = held(&self.crew);
+            let silent = self.clock.monotonic().saturating_duration_since(crew.signed_at);
+            let is_idle = crew.in_hand.is_empty() && silent >= SILENT_FOR;
+            let in_hand: Vec<_> = crew.in_hand.iter().copied().collect();
+            (crew.worker, in_hand, is_idle, crew.is_unsure)
+        };
+        if is_idle {
+            self.store.retire(worker).await?;
+            let mut crew = held(&self.crew);
+            crew.worker = WorkerId::new();
+            crew.signed_at = self.clock.monotonic();
+            return Ok(crew.worker);
+        }
+        if is_unsure {
+            let tasks = self.store.disown(worker, in_hand).await?;
+            if tasks > 0 {
+                tracing::info!(tasks, "given back: the answer that brought them was lost");
+            }
+        }
+        Ok(worker)
     }
 
     fn now_ms(&self) -> Millis {
@@ -68,7 +122,7 @@ impl DirectSupply {
 
     /// How long nothing becomes due, as far as is known. Wall time may jump: not for long.
     fn pause(&self) -> Duration {
-        let due = held(&self.next_due_ms).map(|due| due.saturating_sub(self.now_ms()).max(1));
+        let due = held(&self.crew).next_due_ms.map(|due| due.saturating_sub(self.now_ms()).max(1));
         let due = due.and_then(|due| u64::try_from(due).ok()).map(Duration::from_millis);
         due.map_or(SLOW_POLL, |due| due.min(SLOW_POLL))
     }
@@ -191,6 +245,10 @@ impl Supply for DirectSupply {
                     }
                 }
             }
+            let mut crew = held(&self.crew);
+            for done in done {
+                crew.in_hand.remove(&(done.id, done.attempt));
+            }
             Ok(())
         })
     }
@@ -200,8 +258,22 @@ impl Supply for DirectSupply {
         running: Vec<Beat>,
     ) -> BoxFuture<'_, Result<Vec<(TaskId, Attempt)>, SupplyError>> {
         Box::pin(async move {
-            let beaten = self.store.beat(self.worker, running, self.now_ms()).await;
-            beaten.map(|beaten| beaten.lost).map_err(|error| SupplyError(error.to_string()))
+            let worker = held(&self.crew).worker;
+            let beaten = self.store.beat(worker, running, self.now_ms()).await;
+            let beaten = beaten.map_err(|error| SupplyError(error.to_string()))?;
+            let mut crew = held(&self.crew);
+            if crew.worker == worker {
+                crew.signed_at = self.clock.monotonic();
+                for lost in &beaten.lost {
+                    crew.in_hand.remove(lost);
+                }
+                if beaten.is_buried {
+                    tracing::warn!(%worker, "was silent for too long: its tasks are others' now");
+                    crew.worker = WorkerId::new();
+                    return Ok(crew.in_hand.drain().chain(beaten.lost).collect());
+                }
+            }
+            Ok(beaten.lost)
         })
     }
 
@@ -215,7 +287,8 @@ impl Supply for DirectSupply {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if let Err(error) = self.store.retire(self.worker).await {
+            let worker = held(&self.crew).worker;
+            if let Err(error) = self.store.retire(worker).await {
                 tracing::debug!(%error, "not signed off; the others will notice");
             }
         })

@@ -7,7 +7,7 @@ use super::error::DatabaseError;
 use super::row::{end_followers, stored, task_id, uuid, worker_uuid};
 use super::writer::Txn;
 use crate::store::{Beaten, Millis, WorkerBeat};
-use crate::task::{Attempt, Beat, WorkerId};
+use crate::task::{Attempt, Beat, TaskId, WorkerId};
 
 /// Only what has news is written.
 const BEAT: &str = "UPDATE tasks t SET state = 2, owner = $4::uuid, deadline_ms = NULL, \
@@ -92,19 +92,33 @@ pub(super) async fn bury(
     Ok(orphans.len() as u64)
 }
 
-/// Nobody would look for what it has left in spite of its promise.
-const HAND_BACK: &str = "UPDATE tasks SET state = 0, owner = NULL, queued_at_ms = NULL, \
+const HAND_BACK: &str = "UPDATE tasks t SET state = 0, owner = NULL, queued_at_ms = NULL, \
      progress = 0, changed_in = CASE WHEN is_told THEN pg_current_xact_id() END \
-     WHERE owner = $1 AND state IN (1, 2)";
+     WHERE t.owner = $1 AND t.state IN (1, 2) AND NOT EXISTS (SELECT FROM \
+         unnest($2::uuid[], $3::bigint[]) AS s (id, attempt) \
+         WHERE s.id = t.id AND s.attempt = t.attempt)";
 const RETIRE: &str = "DELETE FROM workers WHERE id = $1 AND buried_at_ms IS NULL";
 
-/// See [`Store::retire`](crate::store::Store::retire).
-pub(super) async fn retire(txn: &Txn, worker: WorkerId) -> Result<(), DatabaseError> {
-    let owner = worker_uuid(worker);
-    if txn.execute(HAND_BACK, &[&owner]).await? > 0 {
+/// See [`Store::disown`](crate::store::Store::disown).
+pub(super) async fn disown(
+    txn: &Txn,
+    worker: WorkerId,
+    in_hand: &[(TaskId, Attempt)],
+) -> Result<u64, DatabaseError> {
+    let ids: Vec<Uuid> = in_hand.iter().map(|(id, _)| uuid(*id)).collect();
+    let attempts: Vec<i64> = in_hand.iter().map(|(_, attempt)| i64::from(*attempt)).collect();
+    let tasks = txn.execute(HAND_BACK, &[&worker_uuid(worker), &ids, &attempts]).await?;
+    if tasks > 0 {
         txn.ring_work();
         txn.ring_news();
     }
-    txn.execute(RETIRE, &[&owner]).await?;
+    Ok(tasks)
+}
+
+/// See [`Store::retire`](crate::store::Store::retire).
+pub(super) async fn retire(txn: &Txn, worker: WorkerId) -> Result<(), DatabaseError> {
+    // Nobody would look for what it has left in spite of its promise.
+    disown(txn, worker, &[]).await?;
+    txn.execute(RETIRE, &[&worker_uuid(worker)]).await?;
     Ok(())
 }

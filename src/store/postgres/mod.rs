@@ -19,8 +19,7 @@
 //! A change whose answer was lost is [`StoreError::Unavailable`], and may be said again: a
 //! submission is [`Known`](crate::store::Submitted::Known) then, a settlement
 //! [`Late`](crate::store::Settled::Late), a part is put in its own place. Tasks that a claim gave to
-//! nobody are the worker's all the same: it does not name them in its signs of life, and they run
-//! again when it is buried or retires.
+//! nobody are the worker's all the same, until it [disowns](crate::store::Store::disown) them.
 
 pub mod address;
 mod claim;
@@ -209,6 +208,13 @@ impl Store for PostgresStore {
 
     fn bury(&self, dead: WorkerBeat, now_ms: Millis) -> Answer<'_, u64> {
         self.change(move |txn| Box::pin(life::bury(txn, dead, now_ms)))
+    }
+
+    fn disown(&self, worker: WorkerId, in_hand: Vec<(TaskId, Attempt)>) -> Answer<'_, u64> {
+        self.change(move |txn| {
+            let in_hand = in_hand.clone();
+            Box::pin(async move { life::disown(txn, worker, &in_hand).await })
+        })
     }
 
     fn retire(&self, worker: WorkerId) -> Answer<'_, ()> {

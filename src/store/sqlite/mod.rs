@@ -192,6 +192,10 @@ impl Store for SqliteStore {
         self.write(0, move |write| workers::bury(write, dead, now_ms))
     }
 
+    fn disown(&self, worker: WorkerId, in_hand: Vec<(TaskId, Attempt)>) -> Answer<'_, u64> {
+        self.write(0, move |write| workers::disown(write, worker, &in_hand))
+    }
+
     fn retire(&self, worker: WorkerId) -> Answer<'_, ()> {
         self.write(0, move |write| workers::retire(write, worker))
     }

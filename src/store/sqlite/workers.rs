@@ -5,7 +5,7 @@ use rusqlite::{Result, params};
 use super::row::{Row, endpoint_text};
 use super::write::Write;
 use crate::store::{Beaten, Millis, TaskState, WorkerBeat};
-use crate::task::{Beat, Name, WorkerId};
+use crate::task::{Attempt, Beat, Name, TaskId, WorkerId};
 
 /// How long a buried worker is remembered, so that it learns of it when it comes back.
 const BURIED_KEPT_MS: Millis = 24 * 60 * 60 * 1000;
@@ -95,11 +95,24 @@ pub(super) fn lose(row: &mut Row, reason: &str, now_ms: Millis) {
     row.fail(reason.to_owned(), now_ms, Some(row.run_at_ms.min(now_ms)));
 }
 
+pub(super) fn disown(
+    write: &mut Write<'_>,
+    worker: WorkerId,
+    in_hand: &[(TaskId, Attempt)],
+) -> Result<u64> {
+    let mut tasks = 0;
+    for row in owned(write, worker)? {
+        if !in_hand.contains(&(row.id, row.attempt)) {
+            write.change(row, Row::hand_back)?;
+            tasks += 1;
+        }
+    }
+    Ok(tasks)
+}
+
 pub(super) fn retire(write: &mut Write<'_>, worker: WorkerId) -> Result<()> {
     // Nobody would look for what it has left in spite of its promise.
-    for row in owned(write, worker)? {
-        write.change(row, Row::hand_back)?;
-    }
+    disown(write, worker, &[])?;
     let sql = "DELETE FROM worker WHERE id = ?1 AND buried_at IS NULL";
     write.statement(sql)?.execute([worker.bytes()])?;
     Ok(())
