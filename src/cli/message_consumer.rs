@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 
 use super::exit::{Exit, Failure, OrExit};
-use super::process::{self, Process};
+use super::process::{self, Process, then_stop};
 use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
+use super::task_store::{self, TaskSource};
+use super::task_worker::work;
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
 use crate::broker::Feed;
@@ -24,11 +26,19 @@ Examples:
   async-data-processor message-consumer --exec 'jq -c .value'                # through a program";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
-    let ConsumerCommand { common, batch } = settings;
-    let checked = both(batch.check(), common.broker());
-    let ((), broker) = checked.map_err(Failure::of_settings)?;
-    process::run("message-consumer", &common, async |process| {
-        consume(process, &common, &batch, broker).await
+    let ConsumerCommand { common, batch, worker } = settings;
+    let checked = both(both(batch.check(), worker.check()), common.broker());
+    let (((), worker), broker) = checked.map_err(Failure::of_settings)?;
+    process::run("message-consumer", &common.state, &common.process, async |process| {
+        let store = task_store::open(&process).await?;
+        let keeping = task_store::keep(&process, &store, None);
+        let source = TaskSource::Store { store, is_remote: false };
+        let life = process.life.clone();
+        let working = then_stop(&life, work(process.clone(), worker, source));
+        let consuming = then_stop(&life, consume(process, &common, &batch, broker));
+        let (worked, consumed) = tokio::join!(working, consuming);
+        keeping.abort();
+        consumed.and(worked)
     })
 }
 

@@ -7,6 +7,7 @@ mod answer;
 mod batch_settings;
 mod bench;
 mod broker_metrics;
+mod calculate_child;
 mod config;
 mod dead;
 mod doctor;
@@ -23,6 +24,9 @@ mod settings;
 mod settings_file;
 mod signals;
 mod tap;
+mod task_settings;
+mod task_store;
+mod task_worker;
 mod up;
 mod verify;
 
@@ -56,6 +60,9 @@ enum Command {
     /// Brings waiting messages into files, exactly once.
     #[command(after_help = message_consumer::EXAMPLES)]
     MessageConsumer(settings::ConsumerCommand),
+    /// Runs tasks, and nothing else.
+    #[command(after_help = task_worker::EXAMPLES)]
+    TaskWorker(settings::TaskWorkerCommand),
     /// Runs server and message-consumer in one process: the quickest start.
     #[command(after_help = up::EXAMPLES)]
     Up(settings::UpSettings),
@@ -86,6 +93,9 @@ enum Command {
     /// Checks the settings without starting anything.
     #[command(after_help = config::EXAMPLES)]
     Config(config::ConfigCommand),
+    /// Calculates one factorial, for a worker.
+    #[command(hide = true)]
+    CalculateChild(calculate_child::ChildCommand),
 }
 
 /// Reads the command line and runs the command.
@@ -113,6 +123,7 @@ pub fn main() -> std::process::ExitCode {
     let outcome = match cli.command {
         Command::Server(settings) => server::run(settings),
         Command::MessageConsumer(settings) => message_consumer::run(settings),
+        Command::TaskWorker(settings) => task_worker::run(settings),
         Command::Up(settings) => up::run(settings),
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
@@ -123,6 +134,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(command) => doctor::run(&command),
         Command::Config(command) => config::run(&command, sources),
+        Command::CalculateChild(command) => calculate_child::run(&command),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure, OrExit};
-use super::settings::{CommonSettings, StateSettings};
+use super::settings::{ProcessSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::service::{Lifecycle, program};
 use crate::state::{OpenError, State, holds_state};
@@ -27,7 +27,8 @@ pub(super) struct Process {
 /// Runs `parts` until they end, which they do when the process is asked to stop.
 pub(super) fn run<F, R>(
     name: &'static str,
-    common: &CommonSettings,
+    state: &StateSettings,
+    process: &ProcessSettings,
     parts: F,
 ) -> Result<Exit, Failure>
 where
@@ -36,12 +37,12 @@ where
 {
     let runtime = network_runtime(network_threads())?;
     let life = Lifecycle::new();
-    let shutdown = Duration::from_secs(common.process.shutdown_seconds);
+    let shutdown = Duration::from_secs(process.shutdown_seconds);
     // First of all: from here on a signal is a request to stop and not a death.
     runtime.block_on(async { watch_signals(&life, shutdown) })?;
-    super::logging::start(&common.state.log)?;
+    super::logging::start(&state.log)?;
     raise_descriptor_limit();
-    let state = open_state(&common.state, &life)?;
+    let state = open_state(state, &life)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
         state_dir = %state.dir().display(), "{name} starts"
@@ -63,6 +64,13 @@ where
             Ok(Exit::Done)
         }
     }
+}
+
+/// When one part of a process ends, so do the others.
+pub(super) async fn then_stop<T>(life: &Lifecycle, part: impl Future<Output = T>) -> T {
+    let ended = part.await;
+    life.stop();
+    ended
 }
 
 /// What runs everything that speaks to the network, on so many threads.

@@ -12,7 +12,10 @@ use tokio::net::TcpListener;
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
-use super::settings::{Broker, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both};
+use super::settings::{
+    Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both,
+};
+use super::task_store;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
@@ -20,6 +23,7 @@ use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
+use crate::store::Store;
 use crate::web::{
     AppParts, Auth, BodyReader, BodySettings, Budget, HttpMetrics, Readiness, app, check_listen,
     serve,
@@ -35,22 +39,33 @@ Examples:
 const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { common, http } = settings;
+    let ServerSettings { common, http, calculations } = settings;
     let checked = both(http.check(), common.broker());
     let (checked, broker) = checked.map_err(Failure::of_settings)?;
-    process::run("server", &common, async |process| {
-        serve_messages(process, &common, &http, checked, broker).await
+    process::run("server", &common.state, &common.process, async |process| {
+        let store = task_store::open(&process).await?;
+        let serving = Serving { common: &common, http: &http, calculations: &calculations };
+        serve_all(process, serving, checked, broker, &store).await
     })
 }
 
+/// What is served, and how.
+pub(super) struct Serving<'a> {
+    pub(super) common: &'a CommonSettings,
+    pub(super) http: &'a HttpSettings,
+    pub(super) calculations: &'a CalculationSettings,
+}
+
 /// Serves the API until the process stops.
-pub(super) async fn serve_messages(
+pub(super) async fn serve_all(
     process: Process,
-    common: &CommonSettings,
-    http: &HttpSettings,
+    Serving { common, http, calculations }: Serving<'_>,
     checked: CheckedHttp,
     broker: Option<Broker>,
+    store: &Arc<dyn Store>,
 ) -> Result<(), Failure> {
+    let _ = calculations;
+    let keeping = task_store::keep(&process, store, common.keep.keep_for());
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
     let scheme = if checked.tls.is_some() { "https" } else { "http" };
@@ -99,6 +114,7 @@ pub(super) async fn serve_messages(
     if let Some(rabbit) = rabbit {
         rabbit.close().await;
     }
+    keeping.abort();
     Ok(())
 }
 

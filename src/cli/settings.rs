@@ -17,6 +17,9 @@ use ipnet::IpNet;
 pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
+pub(super) use super::task_settings::{
+    CalculationSettings, CheckedWorker, KeepSettings, WorkerSettings,
+};
 use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
@@ -128,6 +131,8 @@ pub(super) struct CommonSettings {
     pub(super) rabbitmq: RabbitSettings,
     #[command(flatten)]
     pub(super) keys: KeySettings,
+    #[command(flatten)]
+    pub(super) keep: KeepSettings,
 }
 
 /// `server`.
@@ -137,6 +142,23 @@ pub(super) struct ServerSettings {
     pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) http: HttpSettings,
+    #[command(flatten)]
+    pub(super) calculations: CalculationSettings,
+}
+
+/// `task-worker`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TaskWorkerCommand {
+    #[command(flatten)]
+    pub(super) state: StateSettings,
+    #[command(flatten)]
+    pub(super) process: ProcessSettings,
+    #[command(flatten)]
+    pub(super) rabbitmq: RabbitSettings,
+    #[command(flatten)]
+    pub(super) keep: KeepSettings,
+    #[command(flatten)]
+    pub(super) worker: WorkerSettings,
 }
 
 /// `message-consumer`.
@@ -146,6 +168,8 @@ pub(super) struct ConsumerCommand {
     pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) batch: BatchSettings,
+    #[command(flatten)]
+    pub(super) worker: WorkerSettings,
 }
 
 /// `up`.
@@ -156,7 +180,11 @@ pub(super) struct UpSettings {
     #[command(flatten)]
     pub(super) http: HttpSettings,
     #[command(flatten)]
+    pub(super) calculations: CalculationSettings,
+    #[command(flatten)]
     pub(super) batch: BatchSettings,
+    #[command(flatten)]
+    pub(super) worker: WorkerSettings,
 }
 
 /// `$XDG_STATE_HOME/async-data-processor`, by default beneath the home directory (XDG Base
@@ -278,10 +306,16 @@ pub(super) fn both<A, B>(
     }
 }
 
+/// The parts of `up`, checked.
+type CheckedUp = (CheckedHttp, CheckedWorker, Option<Broker>);
+
 impl UpSettings {
-    /// Checks both parts; every problem there is.
-    pub(super) fn check(&self) -> Result<(CheckedHttp, Option<Broker>), Vec<anyhow::Error>> {
-        both(self.batch.check(), both(self.http.check(), self.common.broker()))
-            .map(|((), checked)| checked)
+    /// Checks all parts; every problem there is.
+    pub(super) fn check(&self) -> Result<CheckedUp, Vec<anyhow::Error>> {
+        let own = both(self.batch.check(), self.worker.check());
+        let ((), worker, http, broker) =
+            both(own, both(self.http.check(), self.common.broker()))
+                .map(|(((), worker), (http, broker))| ((), worker, http, broker))?;
+        Ok((http, worker, broker))
     }
 }

@@ -1,11 +1,14 @@
-//! `up`: server and message-consumer in one process.
+//! `up`: server and message-consumer, with its task workers, in one process.
+
+use std::sync::Arc;
 
 use super::exit::{Exit, Failure};
 use super::message_consumer::consume;
-use super::process;
-use super::server::serve_messages;
+use super::process::{self, then_stop};
+use super::server::{Serving, serve_all};
 use super::settings::UpSettings;
-use crate::service::Lifecycle;
+use super::task_store::{self, TaskSource};
+use super::task_worker::work;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -13,21 +16,22 @@ Examples:
   DATA_OUTPUT_DIR=/srv/messages PORT=8081 async-data-processor up";
 
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
-    let (checked, broker) = settings.check().map_err(Failure::of_settings)?;
-    let UpSettings { common, http, batch } = settings;
-    process::run("up", &common, async |process| {
+    let (checked, worker, broker) = settings.check().map_err(Failure::of_settings)?;
+    let UpSettings { common, http, calculations, batch, worker: _ } = settings;
+    process::run("up", &common.state, &common.process, async |process| {
         let life = process.life.clone();
-        let server = serve_messages(process.clone(), &common, &http, checked, broker.clone());
+        let store = task_store::open(&process).await?;
+        let serving = Serving { common: &common, http: &http, calculations: &calculations };
+        let server = serve_all(process.clone(), serving, checked, broker.clone(), &store);
+        let source = TaskSource::Store { store: Arc::clone(&store), is_remote: false };
+        let working = work(process.clone(), worker, source);
         let consumer = consume(process, &common, &batch, broker);
-        // One cannot go on without the other.
-        let (server, consumer) = (then_stop(&life, server), then_stop(&life, consumer));
-        let (served, consumed) = tokio::join!(server, consumer);
-        served.and(consumed)
+        // None can go on without the others.
+        let (served, worked, consumed) = tokio::join!(
+            then_stop(&life, server),
+            then_stop(&life, working),
+            then_stop(&life, consumer),
+        );
+        served.and(worked).and(consumed)
     })
-}
-
-async fn then_stop<T>(life: &Lifecycle, part: impl Future<Output = T>) -> T {
-    let ended = part.await;
-    life.stop();
-    ended
 }

@@ -1,3 +1,4 @@
 //! Calculations: work that keeps a processor busy for a while.
 
 pub mod factorial;
+pub mod work;
