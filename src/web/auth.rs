@@ -3,6 +3,7 @@
 //! Without tokens ("open") every scope is granted; what guards that mode is in
 //! [`origin`](super::origin).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -10,9 +11,10 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use tower::{Layer, Service};
 
 use super::error::HttpError;
@@ -26,6 +28,9 @@ pub struct Principal {
     /// The token's name, or `anonymous` where there are no tokens.
     pub name: Arc<str>,
 }
+
+/// What a subprotocol that is a token begins with.
+pub const SOCKET_BEARER: &str = "bearer.";
 
 static ANONYMOUS: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("anonymous"));
 
@@ -71,14 +76,21 @@ impl Auth {
     ///
     /// Others get 401 (no or an unknown token), 403 (scope missing) or 429 (too fast).
     pub fn require(&self, router: Router, scope: Scope) -> Router {
-        router.layer(RequireLayer { auth: self.clone(), scope })
+        router.layer(RequireLayer { auth: self.clone(), scope, is_socket: false })
     }
 
-    fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Principal, HttpError> {
+    /// The same for WebSockets, which also take the token as one of the subprotocols that the
+    /// client offers, `bearer.<token>`, percent-encoded: a script in a browser cannot send headers
+    /// with a WebSocket.
+    pub fn require_for_socket(&self, router: Router, scope: Scope) -> Router {
+        router.layer(RequireLayer { auth: self.clone(), scope, is_socket: true })
+    }
+
+    fn admit(&self, presented: Option<&[u8]>, scope: Scope) -> Result<Principal, HttpError> {
         let Some(locked) = &self.locked else {
             return Ok(Principal { name: Arc::clone(&ANONYMOUS) });
         };
-        let presented = bearer(headers).ok_or_else(|| unauthorized(false))?;
+        let presented = presented.ok_or_else(|| unauthorized(false))?;
         let place = locked.tokens.find(presented).ok_or_else(|| unauthorized(true))?;
         let (Some(token), Some(rate)) =
             (locked.tokens.entries().get(place), locked.rates.get(place))
@@ -108,6 +120,14 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, rest) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+}
+
+/// The credentials among the subprotocols that a client offers (RFC 6455, section 11.3.4).
+fn socket_bearer(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    let mut tokens = offered.filter_map(|text| text.trim().strip_prefix(SOCKET_BEARER));
+    tokens.next().map(|token| percent_decode_str(token).into())
 }
 
 /// RFC 6750, section 3: the error code only where credentials were sent.
@@ -150,13 +170,15 @@ fn forbidden(scope: Scope) -> HttpError {
 struct RequireLayer {
     auth: Auth,
     scope: Scope,
+    is_socket: bool,
 }
 
 impl<S> Layer<S> for RequireLayer {
     type Service = Require<S>;
 
     fn layer(&self, inner: S) -> Require<S> {
-        Require { inner, auth: self.auth.clone(), scope: self.scope }
+        let Self { auth, scope, is_socket } = self.clone();
+        Require { inner, auth, scope, is_socket }
     }
 }
 
@@ -165,6 +187,7 @@ struct Require<S> {
     inner: S,
     auth: Auth,
     scope: Scope,
+    is_socket: bool,
 }
 
 impl<S> Service<Request> for Require<S>
@@ -181,7 +204,13 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.auth.admit(request.headers(), self.scope) {
+        let mut presented = bearer(request.headers()).map(Cow::Borrowed);
+        if self.is_socket {
+            presented = presented.or_else(|| socket_bearer(request.headers()));
+        }
+        let admitted = self.auth.admit(presented.as_deref(), self.scope);
+        drop(presented);
+        match admitted {
             Ok(principal) => {
                 request.extensions_mut().insert(principal);
                 Box::pin(self.inner.call(request))
@@ -272,5 +301,23 @@ mod tests {
         let auth = Auth::open();
         assert!(auth.is_open());
         assert_eq!(text(ask(&router(&auth), "POST", None).await).await, "anonymous");
+    }
+    #[tokio::test]
+    async fn a_socket_takes_its_token_as_a_subprotocol_and_nothing_else_does() {
+        let tokens = Tokens::parse("reader:read:r34d/x==").unwrap();
+        let auth = Auth::with_tokens(tokens, 0, Arc::new(SystemClock));
+        let routes = || Router::new().route("/thing", get(async || "in"));
+        let socket = auth.require_for_socket(routes(), Scope::Read);
+        let offer = |router: &Router, offered: &str| {
+            let request = Request::get("/thing").header(SEC_WEBSOCKET_PROTOCOL, offered);
+            router.clone().call(request.body(Body::empty()).unwrap())
+        };
+        let right = "items, bearer.r34d%2Fx%3D%3D";
+        assert_eq!(offer(&socket, right).await.unwrap().status(), 200);
+        for wrong in ["items", "bearer.", "bearer.r34d", "r34d/x==", "bearer.%FF"] {
+            assert_eq!(offer(&socket, wrong).await.unwrap().status(), 401, "{wrong}");
+        }
+        let plain = auth.require(routes(), Scope::Read);
+        assert_eq!(offer(&plain, right).await.unwrap().status(), 401);
     }
 }

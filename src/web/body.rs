@@ -4,6 +4,7 @@
 //! reserved before the first byte is read, so that a body which does not fit costs nothing but its
 //! refusal; `Expect: 100-continue` is answered by the first read, thus only after the reservation.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -180,6 +181,53 @@ impl BodyReader {
             }
         }
         Ok(ReceivedBody { bytes: gathered.into_bytes(), guard })
+    }
+
+    /// Reads a body piece by piece. Of the budget it takes what its reader holds at once: the
+    /// whole, `held_bytes` at most.
+    ///
+    /// # Errors
+    /// If more is announced than may be, or the budget is spent.
+    pub fn stream(&self, body: Body, held_bytes: usize) -> Result<BodyStream<'_>, BodyError> {
+        let max_bytes = self.settings.max_bytes;
+        let hint = body.size_hint();
+        if hint.lower() > u64::try_from(max_bytes).unwrap_or(u64::MAX) {
+            return Err(BodyError::TooLarge { max_bytes });
+        }
+        let announced = hint.upper().and_then(|upper| usize::try_from(upper).ok());
+        let mut guard = BudgetGuard { budget: Arc::clone(&self.budget), held: 0 };
+        guard.grow_to(announced.unwrap_or(held_bytes).min(held_bytes))?;
+        Ok(BodyStream { body, pace: Pace::new(&self.settings), received: 0, _guard: guard })
+    }
+}
+
+/// A body that is read piece by piece.
+pub struct BodyStream<'a> {
+    body: Body,
+    pace: Pace<'a>,
+    received: usize,
+    _guard: BudgetGuard,
+}
+
+impl BodyStream<'_> {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// See [`BodyError`]; it turns into an [`HttpError`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let chunk = self.pace.next(&mut self.body).await?;
+        self.received += chunk.as_ref().map_or(0, Bytes::len);
+        let max_bytes = self.pace.settings.max_bytes;
+        if self.received > max_bytes { Err(BodyError::TooLarge { max_bytes }) } else { Ok(chunk) }
+    }
+}
+
+impl fmt::Debug for BodyStream<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BodyStream")
+            .field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 

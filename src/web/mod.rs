@@ -15,10 +15,12 @@
 //! for a foreign page to ride on), compression of answers.
 
 mod admission;
+mod answer;
 mod app;
 mod auth;
 mod body;
 mod connection;
+mod encoding;
 mod envelope;
 mod error;
 mod headers;
@@ -27,7 +29,9 @@ mod metrics;
 mod openapi;
 mod origin;
 mod probes;
+mod query;
 mod raw;
+mod request;
 mod serve;
 mod timer;
 mod tls;
@@ -36,14 +40,20 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+pub use answer::json;
 pub use app::{AppParts, Room, app};
-pub use auth::{Auth, Principal};
-pub use body::{BodyError, BodyReader, BodySettings, Budget, BudgetGuard, ReceivedBody};
+pub use auth::{Auth, Principal, SOCKET_BEARER};
+pub use body::{
+    BodyError, BodyReader, BodySettings, BodyStream, Budget, BudgetGuard, ReceivedBody,
+};
+pub use encoding::refuse_coded;
 pub use error::{HttpError, Shape};
 pub use listen::{ListenError, check_listen};
 pub use metrics::HttpMetrics;
 pub use origin::{CorsError, CorsOrigins};
 pub use probes::Readiness;
+pub use query::Query;
+pub use request::{idempotency_key, is_lines};
 pub use serve::{ServeSettings, serve};
 pub use tls::{TlsError, load as load_tls};
 pub use tokens::{Scope, Tokens, TokensError};

@@ -3,8 +3,9 @@
 //! Without tokens whoever reaches the port may write, and a browser on this machine reaches it for
 //! any page it shows. Two checks stop that: the name in `Host` must be this machine's own (else a
 //! page could point its own name here: DNS rebinding), and an `Origin`, if sent, must be ours. With
-//! tokens neither is needed, since no page can send a token it does not have. `--cors-origin` lets
-//! sites elsewhere in (the Fetch standard's CORS protocol).
+//! tokens neither is needed, since no page can send a token it does not have; but the `Origin` of a
+//! WebSocket is always checked, since browsers let any page open one and read it (RFC 6455, section
+//! 10.2). `--cors-origin` lets sites elsewhere in (the Fetch standard's CORS protocol).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +14,7 @@ use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
-    ORIGIN, VARY,
+    ORIGIN, UPGRADE, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::response::Response;
@@ -25,7 +26,7 @@ const ALLOW_METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PU
 const ALLOW_HEADERS: HeaderValue =
     HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key, Prefer");
 const EXPOSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Idempotency-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate",
+    "Idempotency-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate",
 );
 /// Seconds a browser may remember a preflight: two hours, the most that browsers keep.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
@@ -121,7 +122,8 @@ impl OriginGuard {
         }
         let Some(origin) = request.headers().get(ORIGIN) else { return Verdict::Pass(None) };
         let allowed = self.cors.allow(origin);
-        if self.check_origin && allowed.is_none() && !is_own(origin, host) {
+        let check = self.check_origin || request.headers().contains_key(UPGRADE);
+        if check && allowed.is_none() && !is_own(origin, host) {
             return Verdict::Refuse(foreign(origin));
         }
         match allowed {
@@ -337,6 +339,17 @@ mod tests {
         let default_port =
             request(Method::POST, &[("host", "localhost:80"), ("origin", "http://localhost")]);
         assert_eq!(refused(guard(&[]).admit(&default_port)), None);
+    }
+
+    #[test]
+    fn a_foreign_page_cannot_open_a_socket_even_where_tokens_are_set() {
+        let locked = OriginGuard { check_host: false, check_origin: false, ..guard(&[]) };
+        let foreign = [("host", "prod.example"), ("origin", "https://evil.example")];
+        assert_eq!(refused(locked.admit(&request(Method::GET, &foreign))), None);
+        let upgrade = ("upgrade", "websocket");
+        let socket = |host| request(Method::GET, &[host, foreign[1], upgrade]);
+        assert_eq!(refused(locked.admit(&socket(foreign[0]))), Some(403));
+        assert_eq!(refused(locked.admit(&socket(("host", "evil.example")))), None);
     }
 
     #[test]

@@ -19,19 +19,19 @@ use axum::{Extension, Router};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::encoding::refuse_coded;
 use super::entry::{self, Entries, Refused, Wrong};
 use super::receipt;
 use crate::broker::{IdempotencyKey, Publish, PublishError, Published, Unit};
 use crate::state::State;
-use crate::web::{Auth, BodyReader, HttpError, Principal, Room, Scope, Shape, printable};
+use crate::web::{
+    Auth, BodyReader, HttpError, Principal, Room, Scope, Shape, idempotency_key, is_lines,
+    printable, refuse_coded,
+};
 
 /// How long a request waits for its commit before it is told that the outcome is unknown.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a client that found no room may come again, in seconds.
 const ROOM_RETRY_SECONDS: u32 = 5;
-const LINES_MEDIA_TYPE: &str = "application/x-ndjson";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const PREFER: &str = "prefer";
 const REPRESENTATION: &str = "return=representation";
 
@@ -142,41 +142,11 @@ fn as_array(body: &[u8]) -> Vec<u8> {
     array
 }
 
-fn is_lines(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = media_type.and_then(|text| text.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case(LINES_MEDIA_TYPE)
-}
-
 fn prefers_representation(headers: &HeaderMap) -> bool {
     let values = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split([',', ';']))
         .any(|preference| preference.trim().eq_ignore_ascii_case(REPRESENTATION))
-}
-
-/// The key, without the quotes that the draft asks for and many clients leave out.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, HttpError> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let key = value
-        .to_str()
-        .ok()
-        .map(|text| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text));
-    match key {
-        Some(key)
-            if values.next().is_none() && (1..=IdempotencyKey::BYTES_MAX).contains(&key.len()) =>
-        {
-            Ok(Some(key.to_owned()))
-        }
-        _ => Err(HttpError::new(
-            StatusCode::BAD_REQUEST,
-            format!(
-                "Idempotency-Key must stand once, with 1 to {} visible ASCII characters",
-                IdempotencyKey::BYTES_MAX
-            ),
-        )),
-    }
 }
 
 fn refusal(refused: Refused) -> HttpError {
@@ -271,27 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn preferences_and_media_types_are_read_as_the_rfcs_say() {
+    fn preferences_are_read_as_the_rfc_says() {
         let headers = |name: &'static str, value: &'static str| {
             HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
         };
         assert!(prefers_representation(&headers(PREFER, "wait=5, return=representation")));
         assert!(!prefers_representation(&headers(PREFER, "return=minimal")));
-        assert!(is_lines(&headers("content-type", "Application/X-NDJSON; charset=utf-8")));
-        assert!(!is_lines(&headers("content-type", "application/json")));
-    }
-
-    #[test]
-    fn keys_come_with_quotes_or_without() {
-        let key = |value: &str| {
-            let value = HeaderValue::from_str(value).unwrap();
-            let name = HeaderName::from_static(IDEMPOTENCY_KEY);
-            idempotency_key(&HeaderMap::from_iter([(name, value)])).ok().flatten()
-        };
-        assert_eq!(key("\"abc\""), Some("abc".to_owned()));
-        assert_eq!(key("abc"), Some("abc".to_owned()));
-        assert_eq!(key(&"k".repeat(255)).map(|key| key.len()), Some(255));
-        assert_eq!(key(&"k".repeat(256)), None);
-        assert_eq!(key("\"\""), None);
     }
 }

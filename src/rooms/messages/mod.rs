@@ -6,7 +6,6 @@
 
 pub mod api;
 pub mod consume;
-mod encoding;
 pub mod entry;
 pub mod foreign;
 mod plain;

@@ -6,14 +6,14 @@
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
 
-use crate::web::{HttpError, printable};
+use super::error::{HttpError, printable};
 
 /// Refuses a body that is not sent as it is; the answer says which coding would do (RFC 9110,
 /// section 15.5.16).
 ///
 /// # Errors
 /// 415, with the coding in its text.
-pub(super) fn refuse_coded(headers: &HeaderMap) -> Result<(), HttpError> {
+pub fn refuse_coded(headers: &HeaderMap) -> Result<(), HttpError> {
     let values = headers.get_all(CONTENT_ENCODING).iter();
     let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
     for value in values {
