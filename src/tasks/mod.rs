@@ -17,6 +17,8 @@
 //! | [`program`], [`echo`] | kinds that a user's program runs; a kind for measuring |
 //! | [`endpoint`] | one process of the machine takes an endpoint's tasks |
 //! | [`keeper`] | gives the tasks of dead workers to others, and clears away what is over |
+//! | [`page`] | tasks in pages, for who lists them |
+//! | [`result`] | a result on its way to a reader |
 
 mod deliver;
 pub mod direct;
@@ -29,5 +31,7 @@ pub mod keeper;
 mod product;
 pub mod program;
 pub mod spool;
+pub mod page;
+pub mod result;
 pub mod supply;
 mod window;

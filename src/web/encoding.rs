@@ -6,7 +6,8 @@
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderMap, StatusCode};
 
-use super::error::{HttpError, printable};
+use super::error::HttpError;
+use crate::service::printable;
 
 /// Refuses a body that is not sent as it is; the answer says which coding would do (RFC 9110,
 /// section 15.5.16).

@@ -9,7 +9,8 @@ use std::str::FromStr;
 use axum::http::{HeaderValue, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::error::{HttpError, printable};
+use super::error::HttpError;
+use crate::service::printable;
 
 /// The parameters of one request, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
