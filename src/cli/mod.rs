@@ -24,6 +24,7 @@ mod settings;
 mod settings_file;
 mod signals;
 mod tap;
+mod task_rooms;
 mod task_settings;
 mod task_store;
 mod task_worker;

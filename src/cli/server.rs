@@ -15,6 +15,7 @@ use super::process::{self, Process};
 use super::settings::{
     Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both,
 };
+use super::task_rooms::TaskRooms;
 use super::task_store;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
@@ -64,8 +65,6 @@ pub(super) async fn serve_all(
     broker: Option<Broker>,
     store: &Arc<dyn Store>,
 ) -> Result<(), Failure> {
-    let _ = calculations;
-    let keeping = task_store::keep(&process, store, common.keep.keep_for());
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
     let scheme = if checked.tls.is_some() { "https" } else { "http" };
@@ -75,6 +74,7 @@ pub(super) async fn serve_all(
     let http_metrics = HttpMetrics::register(&mut registry);
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
+    let tasks = TaskRooms::start(&process, common, calculations, store, &mut registry)?;
     let keys = http.key_retention(&common.keys);
     let rabbit = broker.map(|broker| rabbit_publisher(&process, keys, broker)).transpose()?;
     let publisher: Arc<dyn Publish> = match &rabbit {
@@ -91,7 +91,7 @@ pub(super) async fn serve_all(
     };
     let api = Api {
         publisher,
-        bodies: BodyReader::new(BodySettings::default(), budget),
+        bodies: BodyReader::new(BodySettings::default(), Arc::clone(&budget)),
         state: process.state.clone(),
         shards: common.shards.count(),
     };
@@ -107,14 +107,16 @@ pub(super) async fn serve_all(
         life: process.life.clone(),
         auth: auth.clone(),
     };
-    let router = app(vec![api::room(api, &auth)], parts);
+    let mut rooms = vec![api::room(api, &auth)];
+    rooms.extend(tasks.rooms(&process, calculations, store, &budget, &auth)?);
+    let router = app(rooms, parts);
     tokio::spawn(warn_of_problems(health, process.life.clone()));
     let settings = Arc::new(http.serve_settings(process.shutdown * 4 / 5));
     serve(listener, router, settings, checked.tls, http_metrics, &process.life).await;
     if let Some(rabbit) = rabbit {
         rabbit.close().await;
     }
-    keeping.abort();
+    tasks.end().await;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 
-use crate::rooms::calculations::work;
+use crate::rooms::calculations::order;
 use crate::task::Name;
 use crate::tasks::echo;
 
@@ -128,7 +128,7 @@ impl WorkerSettings {
         };
         let kind = kind.trim();
         let name: Name = kind.parse().with_context(|| format!("TASK_EXEC `{text}`: `{kind}`"))?;
-        if [echo::KIND, work::KIND].contains(&name.as_str()) {
+        if [echo::KIND, order::KIND].contains(&name.as_str()) {
             bail!("TASK_EXEC `{text}`: {name} is a kind of our own");
         }
         let command = command.trim().to_owned();

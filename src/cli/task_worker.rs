@@ -10,7 +10,8 @@ use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
 use super::settings::{CheckedWorker, TaskWorkerCommand};
 use super::task_store::{self, TaskSource};
-use crate::rooms::calculations::work::{self, Calculator};
+use crate::rooms::calculations::order;
+use crate::rooms::calculations::work::Calculator;
 use crate::service::Lifecycle;
 use crate::task::Name;
 use crate::tasks::direct::DirectSupply;
@@ -148,7 +149,7 @@ fn handlers(worker: &CheckedWorker) -> Result<HashMap<Name, Arc<dyn Handler>>, F
     };
     let mut handlers: HashMap<Name, Arc<dyn Handler>> = HashMap::new();
     handlers.insert(name(echo::KIND)?, Arc::new(Echo));
-    handlers.insert(name(work::KIND)?, Arc::new(calculator));
+    handlers.insert(name(order::KIND)?, Arc::new(calculator));
     for (kind, program) in &worker.programs {
         let handler = ProgramHandler::new(program.command.clone(), program.timeout);
         handlers.insert(kind.clone(), Arc::new(handler));

@@ -20,10 +20,11 @@ use futures_util::stream;
 use serde_json::Value;
 
 use super::hub::Hub;
-use super::item::{self, Item, Order};
+use super::item::{self, Item};
+use super::order::Order;
 use super::{input, outside, socket};
 use crate::clock::Clock;
-use crate::store::{Filter, Millis, NewTask, Store, StoreError, Submitted, Task, TaskState};
+use crate::store::{Filter, Millis, Store, StoreError, Submitted, Task, TaskState};
 use crate::task::{Name, TaskId};
 use crate::tasks::{page, result};
 use crate::web::{
@@ -43,8 +44,6 @@ pub struct CalculationsSettings {
     pub input_max: u64,
     /// Digits of an output that are shown in lists and pushes before it is shortened; 1024 at most.
     pub output_length_max: usize,
-    /// After how many failures a calculation is given up; at least 1.
-    pub failures_max: u32,
     /// How long an outside worker may take from its `calcStartedAt`; it may say that again.
     pub outside_timeout: Duration,
     /// Where outputs of outside workers are held while they come in: a folder on a local disk.
@@ -113,24 +112,6 @@ impl Calculations {
     pub(super) fn answer(&self, task: &Task) -> Result<Response, HttpError> {
         json(StatusCode::OK, &Item::new(task, self.settings.output_length_max))
     }
-
-    fn new_task(&self, id: TaskId, input: u64, now_ms: Millis) -> Result<NewTask, HttpError> {
-        let payload = serde_json::to_vec(&Order::new(id, input)).map_err(|error| {
-            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "the order cannot be written")
-                .internal(error)
-        })?;
-        Ok(NewTask {
-            id,
-            kind: self.settings.kind.clone(),
-            endpoint: None,
-            payload,
-            run_at_ms: now_ms,
-            expires_at_ms: None,
-            failures_max: self.settings.failures_max,
-            key: Some(format!("factorial:{input}")),
-            is_watched: true,
-        })
-    }
 }
 
 fn unknown() -> HttpError {
@@ -152,7 +133,8 @@ async fn submit(
         None => TaskId::new(),
     };
     let now_ms = room.now_ms();
-    let submitted = room.store.submit(vec![room.new_task(id, input, now_ms)?], now_ms).await?;
+    let task = Order::task(room.settings.kind.clone(), id, input, now_ms);
+    let submitted = room.store.submit(vec![task], now_ms).await?;
     if submitted.contains(&Submitted::Conflict) {
         let text = "this Idempotency-Key was used with another input";
         return Err(HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, text));

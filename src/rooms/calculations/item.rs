@@ -10,30 +10,11 @@
 //! `state` tells the exact one.
 
 use chrono::DateTime;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::order::Order;
 use crate::store::{Millis, Task, TaskState};
 use crate::task::{ResultHead, TaskId};
-
-/// What travels in the queue, and so is a task's payload: R4's message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) version: String,
-    pub(super) id: String,
-    pub(super) input: u64,
-}
-
-impl Order {
-    /// The order of `input!`.
-    pub(super) fn new(id: TaskId, input: u64) -> Self {
-        Self { version: "v1".to_owned(), id: id.to_string(), input }
-    }
-
-    /// What a payload orders; `None` for one that came in by another road and is no order.
-    pub(super) fn read(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok()
-    }
-}
 
 /// An item.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -207,14 +188,5 @@ mod tests {
         assert_eq!(shortened(&head(21), 20), "1".repeat(20) + "e1");
         let long = ResultHead { bytes: 1 << 20, head: vec![b'1'; 1024] };
         assert_eq!(shortened(&long, 5000), "1".repeat(1024) + "e1047552");
-    }
-
-    #[test]
-    fn an_order_is_r4s_message() {
-        let id = TaskId::derived(&["42"]);
-        let text = serde_json::to_string(&Order::new(id, 42)).unwrap();
-        assert_eq!(text, format!(r#"{{"version":"v1","id":"{id}","input":42}}"#));
-        assert_eq!(Order::read(text.as_bytes()), Some(Order::new(id, 42)));
-        assert_eq!(Order::read(b"42"), None);
     }
 }

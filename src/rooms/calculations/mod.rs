@@ -9,6 +9,7 @@ pub mod factorial;
 pub mod hub;
 mod input;
 mod item;
+pub mod order;
 mod outside;
 mod partial;
 mod socket;

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::api::{Calculations, IdPath};
-use super::item::Order;
+use super::order::Order;
 use super::partial::{Partial, Scanner, Wrong};
 use super::spool::Spool;
 use crate::store::{Millis, Settled, Settlement, Task, TaskState};

@@ -13,17 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use serde::{Deserialize, Serialize};
 
 use super::factorial::{FactorialError, Progress, write_factorial};
+use super::order::{Order, VERSION};
 use crate::service::printable;
-use crate::task::{Permille, TaskId};
+use crate::task::Permille;
 use crate::tasks::handler::{Ended, Handler, Job, Product, Run};
 
-/// The name of the kind.
-pub const KIND: &str = "factorial";
-/// The version of the message.
-pub const VERSION: &str = "v1";
 /// The hidden command that calculates in a process of its own.
 pub const CHILD_COMMAND: &str = "calculate-child";
 /// The largest number whose factorial takes milliseconds at most.
@@ -36,17 +32,6 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 const PAGE_BYTES: u64 = 4096;
 /// What is kept of a child's stderr, in bytes.
 const STDERR_BYTES_MAX: u64 = 2048;
-
-/// What travels in the queue: R4's message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// [`VERSION`].
-    pub version: String,
-    /// The task.
-    pub id: TaskId,
-    /// Whose factorial.
-    pub input: u64,
-}
 
 /// Runs calculations.
 #[derive(Debug, Clone)]
@@ -63,13 +48,13 @@ pub struct Calculator {
 
 impl Handler for Calculator {
     fn run(&self, job: &Job, run: &Run) -> Ended {
-        match serde_json::from_slice::<Message>(&job.payload) {
-            Ok(message) if message.version != VERSION => {
-                let version = printable(&message.version);
+        match serde_json::from_slice::<Order>(&job.payload) {
+            Ok(order) if order.version != VERSION => {
+                let version = printable(&order.version);
                 failed(format!("this worker knows no calculations of version {version}"), true)
             }
-            Ok(Message { input, .. }) if input <= SMALL_MAX => here(input),
-            Ok(Message { input, .. }) => self.in_a_process(input, run),
+            Ok(Order { input, .. }) if input <= SMALL_MAX => here(input),
+            Ok(Order { input, .. }) => self.in_a_process(input, run),
             Err(error) => failed(format!("the payload is no calculation: {error}"), true),
         }
     }
@@ -230,14 +215,8 @@ pub fn calculate(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_r4_s() {
-        let text = r#"{"version":"v1","id":"019ab3f0-7c1e-7d8a-9f65-1f2e3d4c5b6a","input":42}"#;
-        let message: Message = serde_json::from_str(text).unwrap();
-        assert_eq!(message.input, 42);
-        assert_eq!(serde_json::to_string(&message).unwrap(), text);
-    }
+    use crate::rooms::calculations::order::KIND;
+    use crate::task::TaskId;
 
     #[test]
     fn the_last_whole_line_says_how_far_it_is() {
