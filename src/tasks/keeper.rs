@@ -139,9 +139,6 @@ impl Keeper {
         let now_ms = self.now_ms();
         let keep_ms = self.keep_for.map(|keep| Millis::try_from(keep.as_millis()));
         let ended_before_ms = keep_ms.and_then(Result::ok).map(|keep| now_ms.saturating_sub(keep));
-        if clock_went_back {
-            tracing::warn!("the clock went back: what was due before that is due now");
-        }
         let mut sweep = Sweep { now_ms, ended_before_ms, clock_went_back };
         loop {
             let swept = self.store.sweep(sweep).await?;
@@ -183,7 +180,11 @@ impl WallWatch {
         let passed = now.saturating_duration_since(self.at).as_millis();
         let expected = self.wall_ms.saturating_add(Millis::try_from(passed).unwrap_or(0));
         (self.wall_ms, self.at) = (wall_ms, now);
-        std::mem::take(&mut self.went_back) || wall_ms < expected - JUMP_MS
+        let jumped = wall_ms < expected - JUMP_MS;
+        if jumped {
+            tracing::warn!("the clock went back: what was due before that is due now");
+        }
+        std::mem::take(&mut self.went_back) || jumped
     }
 
     const fn forget(&mut self, went_back: bool) {
