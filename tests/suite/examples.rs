@@ -2,6 +2,7 @@
 
 mod clients;
 mod deploy;
+mod factorial;
 mod fake_server;
 mod files;
 mod hosts;

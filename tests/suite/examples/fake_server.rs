@@ -64,7 +64,7 @@ fn receive(stream: &mut TcpStream) -> Received {
             lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
         };
         assert!(head.starts_with("POST /message HTTP/1.1\r\n"), "{head}");
-        if body.len() >= header("content-length").unwrap().parse().unwrap() {
+        if body.len() >= header("content-length").unwrap().parse::<usize>().unwrap() {
             let key = header("idempotency-key").unwrap().to_owned();
             return Received { key, body: body.to_owned() };
         }

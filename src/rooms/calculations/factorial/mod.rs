@@ -3,16 +3,16 @@
 //! # How
 //!
 //! The usual way is to multiply in binary and to convert, and the conversion takes several times as
-//! long as the product. Here numbers are decimal from the start ([`decimal`]), so nothing has to be
-//! converted. The factorial is put together from the powers of its primes ([`sieve`], [`product`]);
-//! large numbers are multiplied ([`multiply`]) by number-theoretic transforms ([`transform`], with
-//! its [`length`], its [`passes`] and its [`field`]), modulo two primes, each on a thread of its
-//! own, and on more threads if there are; and [`digits`] writes the result.
+//! long as the product. Here numbers are decimal from the start (`decimal`), so nothing has to be
+//! converted. The factorial is put together from the powers of its primes (`sieve`, `product`);
+//! large numbers are multiplied (`multiply`) by number-theoretic transforms (`transform`, with
+//! its `length`, its `passes` and its `field`), modulo two primes, each on a thread of its
+//! own, and on more threads if there are; and `digits` writes the result.
 //!
 //! # Limits
 //!
 //! Memory that runs out ends the process, as everywhere in Rust. [`digits_estimate`] tells
-//! beforehand how large a result will be, and the computation takes up to 4 bytes per digit of it.
+//! beforehand how large a result will be; the computation takes some 5 bytes per digit of it.
 //! Whoever lets strangers choose `n` runs it in a process of its own, with a limit.
 
 mod decimal;
