@@ -43,7 +43,10 @@ impl Order {
                 "--threads" => order.threads = value()?.parse()?,
                 "--runs" => order.runs = value()?.parse::<NonZeroUsize>()?.get(),
                 "memory" => order.is_for_memory = true,
-                number => order.numbers.push(number.parse()?),
+                number => {
+                    let number = number.parse().map_err(|_| format!("{number} is no number"))?;
+                    order.numbers.push(number);
+                }
             }
         }
         if order.numbers.is_empty() {

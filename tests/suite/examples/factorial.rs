@@ -16,5 +16,5 @@ fn factorial_prints_times_and_with_memory_the_peak() {
 #[test]
 fn factorial_refuses_what_is_no_number() {
     let (_, said) = Example::new("factorial").arg("twenty").fail();
-    assert!(said.contains("invalid digit"), "{said}");
+    assert!(said.contains("twenty is no number"), "{said}");
 }
