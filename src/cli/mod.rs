@@ -9,6 +9,7 @@ mod bench;
 mod broker_metrics;
 mod calculate_child;
 mod config;
+mod database_settings;
 mod dead;
 mod doctor;
 mod doubles;

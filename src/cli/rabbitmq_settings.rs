@@ -12,10 +12,18 @@ use clap::{ArgMatches, Args};
 use crate::broker::rabbitmq::address::{Address, TlsFiles};
 use crate::broker::rabbitmq::management::Management;
 use crate::broker::rabbitmq::topology::{Format, Topology};
+use crate::store::postgres::address::Address as DatabaseAddress;
 
 /// A URL that may hold a password, and so is never printed as it is.
 #[derive(Clone)]
 pub(super) struct SecretUrl(String);
+
+impl SecretUrl {
+    /// The URL, for whoever connects.
+    pub(super) fn exposed(&self) -> &str {
+        &self.0
+    }
+}
 
 impl From<String> for SecretUrl {
     fn from(url: String) -> Self {
@@ -30,11 +38,16 @@ impl fmt::Debug for SecretUrl {
 }
 
 /// The settings that hold such a URL.
-pub(super) const SECRET_URLS: [&str; 2] = ["rabbitmq_url", "rabbitmq_management_url"];
+pub(super) const SECRET_URLS: [&str; 3] =
+    ["rabbitmq_url", "rabbitmq_management_url", "database_url"];
 
 /// A URL as it may be shown.
 pub(super) fn redact(url: &str) -> String {
-    if url.starts_with("http") { Management::redact(url) } else { Address::redact(url) }
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("http" | "https") => Management::redact(url),
+        Some("postgres" | "postgresql") => DatabaseAddress::redact(url),
+        _ => Address::redact(url),
+    }
 }
 
 /// Whether messages travel over RabbitMQ, and how.
@@ -139,7 +152,8 @@ fn exposed_setting(command: &ArgMatches, setting: &str) -> Option<anyhow::Error>
         return None;
     }
     let url = command.try_get_one::<SecretUrl>(setting).ok()??;
-    Address::holds_password(&url.0).then(|| {
+    let holds_password = Address::holds_password(&url.0) || DatabaseAddress::holds_password(&url.0);
+    holds_password.then(|| {
         anyhow!(
             "--{} holds a password, and others can read a command line: set the variable {}, or \
              {setting} in the settings file",

@@ -15,6 +15,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use ipnet::IpNet;
 
 pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
+pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
 pub(super) use super::task_settings::{

@@ -24,6 +24,7 @@ mod idempotency;
 mod in_process;
 mod pipeline;
 mod pool;
+mod postgres;
 mod rabbitmq;
 mod readme;
 mod sim_disk;

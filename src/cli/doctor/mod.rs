@@ -10,9 +10,11 @@
 //! | `product` | what the broker says to be |
 //! | `queues` | whether they are what a start would make, and what waits in them |
 //! | `nodes`, `policies` | what only the management API tells |
+//! | `database` | the PostgreSQL that tasks are kept in |
 
 mod access;
 mod broker;
+mod database;
 mod disk;
 mod finding;
 mod management;
@@ -30,14 +32,15 @@ use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
 use super::process::network_runtime;
 use super::settings::{
-    Broker, ManagementSettings, OutputSettings, RabbitSettings, ShardSettings, StateSettings, both,
+    Broker, Database, DatabaseSettings, ManagementSettings, OutputSettings, RabbitSettings,
+    ShardSettings, StateSettings, both,
 };
 use crate::broker::rabbitmq::management::Management;
 use finding::{Finding, Report};
 
 pub(super) const EXAMPLES: &str = "\
 Nothing is changed: no directory or queue is made, no message sent. Exit code 1 if there is a
-problem, 69 if the broker cannot be reached.
+problem, 69 if the broker or the database cannot be reached.
 
 Examples:
   async-data-processor doctor
@@ -56,6 +59,8 @@ pub(super) struct DoctorCommand {
     #[command(flatten)]
     management: ManagementSettings,
     #[command(flatten)]
+    database: DatabaseSettings,
+    #[command(flatten)]
     output_dir: OutputSettings,
     /// How it is printed.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
@@ -66,7 +71,9 @@ pub(super) fn run(command: &DoctorCommand) -> Result<Exit, Failure> {
     super::logging::start(&command.state.log)?;
     let broker = command.rabbitmq.check(command.shards.count());
     let management = command.rabbitmq.management(&command.management);
-    let (broker, management) = both(broker, management).map_err(Failure::of_settings)?;
+    let broker = both(broker, management);
+    let database = command.database.check();
+    let ((broker, management), database) = both(broker, database).map_err(Failure::of_settings)?;
     let (mut findings, state) = state::check(&command.state);
     findings.extend(output::check(&command.output_dir, &command.state, state.as_ref()));
     drop(state);
@@ -75,6 +82,11 @@ pub(super) fn run(command: &DoctorCommand) -> Result<Exit, Failure> {
         let (found, reached) = check_broker(&broker, management.as_ref())?;
         findings.extend(found);
         is_reached = reached;
+    }
+    if let Some(database) = database {
+        let (found, reached) = check_database(&database)?;
+        findings.extend(found);
+        is_reached &= reached;
     }
     let report = Report::new(findings);
     let mut out = std::io::stdout().lock();
@@ -88,6 +100,11 @@ pub(super) fn run(command: &DoctorCommand) -> Result<Exit, Failure> {
         (true, false) => Exit::CheckFailed,
         (true, true) => Exit::Done,
     })
+}
+
+/// What is found of a database, and whether it could be reached.
+fn check_database(database: &Database) -> Result<(Vec<Finding>, bool), Failure> {
+    Ok(network_runtime(1)?.block_on(database::check(&database.address)))
 }
 
 /// What is found of a broker, and whether it could be reached.

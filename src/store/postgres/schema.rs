@@ -41,6 +41,8 @@ pub(super) async fn migrate(client: &Client) -> Result<(), DatabaseError> {
              CREATE TABLE async_data_processor.schema_versions (version INT PRIMARY KEY)";
         client.batch_execute(make).await?;
     }
+    let here = "SET LOCAL search_path = async_data_processor, pg_catalog";
+    client.batch_execute(here).await?;
     while !is_latest(found)? {
         let step = usize::try_from(found).ok().and_then(|index| MIGRATIONS.get(index));
         client.batch_execute(step.copied().unwrap_or_default()).await?;

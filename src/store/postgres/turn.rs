@@ -17,19 +17,26 @@ pub(super) async fn begin_outside(
     deadline_ms: Millis,
 ) -> Result<Option<Task>, DatabaseError> {
     let Some((_, mut row)) = lock_one(txn, id).await? else { return Ok(None) };
-    if !row.has_ended() {
-        let is_outside = row.state == Some(TaskState::Running) && row.owner.is_none();
-        if !is_outside {
+    match (row.state, row.owner) {
+        (Some(TaskState::Pending | TaskState::Queued), _) => {
             row.attempt += 1;
+            row.state = Some(TaskState::Running);
             row.started_at_ms = Some(at_ms);
             row.progress = 0;
+            row.owner = None;
+            row.deadline_ms = Some(deadline_ms);
+            row.is_changed = true;
+            // Whoever takes it out of a queue must let it be.
+            txn.ring_news();
         }
-        row.state = Some(TaskState::Running);
-        row.owner = None;
-        row.deadline_ms = Some(deadline_ms);
-        row.is_changed = true;
-        write(txn, &[&row]).await?;
+        (Some(TaskState::Running), None) => {
+            row.deadline_ms = Some(deadline_ms);
+            row.is_changed = true;
+        }
+        // One of our workers runs it.
+        _ => {}
     }
+    write(txn, &[&row]).await?;
     read::task_in(txn, id).await
 }
 

@@ -13,7 +13,7 @@ mod faults_network;
 mod faults_pair;
 mod faults_queues;
 mod interop;
-mod node;
+pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod proxy;
 mod rig;

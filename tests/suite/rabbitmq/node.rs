@@ -31,13 +31,13 @@ wait
 "#;
 
 /// One run of the broker.
-pub(super) struct Node {
+pub(crate) struct Node {
     keeper: Child,
-    pub(super) pid: Pid,
+    pub(crate) pid: Pid,
 }
 
 impl Node {
-    pub(super) fn start(dir: &Path, broker: &Command) -> Self {
+    pub(crate) fn start(dir: &Path, broker: &Command) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "keeper"]).arg(dir);
         command.arg(broker.get_program()).args(broker.get_args());
@@ -51,12 +51,12 @@ impl Node {
         Self { keeper, pid }
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         // The keeper reaps it at once.
         Path::new(&format!("/proc/{}", self.pid.as_raw_nonzero())).exists()
     }
 
-    pub(super) fn end(mut self, signal: Signal) {
+    pub(crate) fn end(mut self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
         wait_for("the end of the broker", || (!self.is_there()).then_some(()));
         self.keeper.stdin.take().unwrap().write_all(b"\n").unwrap();
