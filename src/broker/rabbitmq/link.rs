@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::address::{Address, Open};
 use super::error::{BrokerError, Doing, within};
-use super::topology::Topology;
+use super::topology::{Declares, Topology};
 use crate::service::{Lifecycle, held, jittered};
 
 /// How long connecting may take, logging in and declaring the queues included.
@@ -31,15 +31,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A link to the broker, kept by a task of its own until it is closed.
 #[derive(Debug, Clone)]
-pub struct Link {
-    shared: Arc<Shared>,
+pub struct Link<T = Topology> {
+    shared: Arc<Shared<T>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<T> {
     name: String,
     address: Address,
-    topology: Topology,
+    topology: T,
     life: Lifecycle,
     up: watch::Sender<Option<Up>>,
     /// The last connection that a user of it has found to be no good.
@@ -74,11 +74,11 @@ pub struct Trouble {
     pub since: Instant,
 }
 
-impl Link {
+impl<T: Declares> Link<T> {
     /// Starts to connect; `role` tells the connections of a process apart in the broker's lists.
     /// Must be called within a tokio runtime.
     #[must_use]
-    pub fn start(address: Address, role: &str, topology: Topology, life: Lifecycle) -> Self {
+    pub fn start(address: Address, role: &str, topology: T, life: Lifecycle) -> Self {
         let link = Self {
             shared: Arc::new(Shared {
                 name: format!("{} {role} {}", env!("CARGO_PKG_NAME"), std::process::id()),
@@ -126,8 +126,8 @@ impl Link {
 
     /// The queues.
     #[must_use]
-    pub fn topology(&self) -> Topology {
-        self.shared.topology
+    pub fn topology(&self) -> T {
+        self.shared.topology.clone()
     }
 
     /// The connection does not answer: another one is made.
@@ -180,7 +180,7 @@ impl Link {
     }
 }
 
-async fn supervise(shared: Arc<Shared>) {
+async fn supervise<T: Declares>(shared: Arc<Shared<T>>) {
     let mut closing = shared.closing.subscribe();
     let (mut pause, mut generation) = (PAUSE, 0);
     loop {
@@ -226,7 +226,7 @@ fn advice(error: &BrokerError) -> String {
     }
 }
 
-impl Shared {
+impl<T: Declares> Shared<T> {
     async fn open(&self) -> Result<Open, BrokerError> {
         let connected = self.address.connect(&self.name);
         let connection = within(CONNECT_TIMEOUT, Doing::Connecting, connected).await?;

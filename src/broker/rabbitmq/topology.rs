@@ -11,6 +11,8 @@
 //! `x-max-length` is the number of shards: the broker itself refuses whoever declares it with
 //! another one, and says which it is.
 
+use std::fmt;
+use std::future::Future;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -31,6 +33,24 @@ pub(super) const RETURNED: &str = "async-data-processor.messages.returned";
 /// More deliveries than there ever are. That -1 is none is understood from 4.0 on only: 3.10 takes
 /// it, and gives up whatever comes back once.
 const DELIVERY_LIMIT: i32 = i32::MAX;
+
+/// What a connection needs to be there, declared whenever it is made.
+pub trait Declares: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Declares it; what is there already stays as it is.
+    ///
+    /// # Errors
+    /// The broker does not answer, or refuses.
+    fn declare(
+        &self,
+        connection: &Connection,
+    ) -> impl Future<Output = Result<(), BrokerError>> + Send;
+}
+
+impl Declares for Topology {
+    async fn declare(&self, connection: &Connection) -> Result<(), BrokerError> {
+        Self::declare(*self, connection).await
+    }
+}
 
 /// What travels in a message of the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
