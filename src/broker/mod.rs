@@ -13,6 +13,7 @@
 //! | [`source`] | the workers' side: take the next delivery of a shard |
 //! | [`Delivery`], [`claim`] | messages in a worker's hands, and how it may lose them |
 //! | [`retry`] | what becomes of a delivery that its handler failed at; pure likewise |
+//! | [`pipes`] | tasks on their way to workers, and their results back: the traits |
 //! | [`tap`] | watching messages without consuming them |
 //! | [`progress`] | what of a shard is committed; pure but for loading and storing |
 //!
@@ -35,6 +36,7 @@ pub mod frame;
 pub mod frames;
 pub mod idempotency;
 pub mod ownership;
+pub mod pipes;
 pub mod progress;
 pub mod rabbitmq;
 pub mod receipt;

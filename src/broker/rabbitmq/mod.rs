@@ -15,6 +15,7 @@
 //! | [`id`] | the name of a packet, by which it counts once |
 //! | [`publisher`], `packing`, `lane` | requests become packets, answered when confirmed |
 //! | [`bridge`], `intake` | deliveries go into the state environment of the shard's owner |
+//! | [`pipes`] | tasks to workers, and their results back |
 //! | [`Queues`] | how the broker's queues stand |
 //! | [`taken`] | which packets were taken already |
 //! | [`doubles`] | which packets two hosts have both taken |
@@ -37,6 +38,7 @@ mod lane;
 pub mod link;
 pub mod management;
 mod packing;
+pub mod pipes;
 pub mod publisher;
 mod queues;
 pub mod taken;

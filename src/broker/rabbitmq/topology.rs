@@ -131,7 +131,15 @@ pub(super) fn shard_arguments() -> FieldTable {
     arguments
 }
 
-fn text(value: &str) -> AMQPValue {
+/// What a quorum queue of ours is declared with, and `more`.
+pub(super) fn quorum_arguments(more: FieldTable) -> FieldTable {
+    let mut arguments = more;
+    arguments.insert("x-queue-type".into(), text("quorum"));
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
+    arguments
+}
+
+pub(super) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
@@ -160,10 +168,7 @@ impl Declaring<'_> {
     /// A quorum queue that gives nothing up, however often it comes back from a consumer that was
     /// cut off.
     pub(super) async fn quorum(&mut self, name: &str, more: FieldTable) -> Result<(), BrokerError> {
-        let mut arguments = more;
-        arguments.insert("x-queue-type".into(), text("quorum"));
-        arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
-        let declared = self.declare(name, arguments).await;
+        let declared = self.declare(name, quorum_arguments(more)).await;
         declared.map(drop).map_err(|error| other(name, error))
     }
 
