@@ -12,6 +12,9 @@
 //! | [`handler`] | what a kind of task is to this program: the trait, and how a run ends |
 //! | [`supply`] | where jobs come from and results go: the trait |
 //! | [`direct`] | the supply that claims rows of the store |
+//! | [`piped`] | the supply over the pipes of a broker |
+//! | [`dispatch`] | due rows of the store go into the task pipe |
+//! | [`collect`] | what comes back through the result pipe goes into the store |
 //! | [`engine`], `hand`, `window` | runs jobs: what is in hand, and how much that should be |
 //! | `product`, `deliver`, [`spool`] | brings back what came of them |
 //! | [`program`], [`echo`] | kinds that a user's program runs; a kind for measuring |
@@ -20,8 +23,10 @@
 //! | [`page`] | tasks in pages, for who lists them |
 //! | [`result`] | a result on its way to a reader |
 
+pub mod collect;
 mod deliver;
 pub mod direct;
+pub mod dispatch;
 pub mod echo;
 pub mod endpoint;
 pub mod engine;
@@ -29,6 +34,7 @@ mod hand;
 pub mod handler;
 pub mod keeper;
 pub mod page;
+pub mod piped;
 mod product;
 pub mod program;
 pub mod result;

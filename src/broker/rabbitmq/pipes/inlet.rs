@@ -108,10 +108,7 @@ impl Inlet {
     }
 
     /// Waits for deliveries, and takes some: at least one, `count_max` at most.
-    pub(super) async fn take(
-        &self,
-        count_max: usize,
-    ) -> Result<Vec<(Tag, Delivery)>, PipeError> {
+    pub(super) async fn take(&self, count_max: usize) -> Result<Vec<(Tag, Delivery)>, PipeError> {
         let shared = &self.shared;
         loop {
             if shared.closing.is_cancelled() {

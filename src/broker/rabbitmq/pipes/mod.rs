@@ -74,8 +74,7 @@ impl RabbitWorkerPipes {
     ) -> Self {
         let own = WorkerId::new();
         let pipework = Pipework::new(endpoint.clone());
-        let start =
-            |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
+        let start = |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
         let (publishing, consuming) = (start("results"), start("tasks"));
         let queue = task_queue(endpoint.as_ref());
         let inlet = Arc::new(Inlet::start(consuming.clone(), Source { queue, window }));
@@ -184,8 +183,7 @@ impl RabbitServerPipes {
     #[must_use]
     pub fn start(address: &Address, life: &Lifecycle) -> Self {
         let pipework = Pipework::new(None);
-        let start =
-            |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
+        let start = |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
         let (publishing, consuming) = (start("task publisher"), start("result collector"));
         let source = Source { queue: RESULTS.to_owned(), window: Some(RESULTS_WINDOW) };
         Self {
@@ -252,13 +250,13 @@ impl ServerPipes for RabbitServerPipes {
     fn hear(&self, said_max: usize) -> BoxFuture<'_, Result<Vec<Heard>, PipeError>> {
         Box::pin(async move {
             let taken = self.results.take(said_max).await?;
-            let read = |(tag, delivery): (Tag, lapin::message::Delivery)| {
-                match endpoint_of(delivery.routing_key.as_str()) {
-                    Some(endpoint) => Heard { tag, endpoint, said: wire::said(delivery) },
-                    None => {
-                        let reason = "its routing key names no endpoint".to_owned();
-                        Heard { tag, endpoint: None, said: Said::Unclear { reason } }
-                    }
+            let read = |(tag, delivery): (Tag, lapin::message::Delivery)| match endpoint_of(
+                delivery.routing_key.as_str(),
+            ) {
+                Some(endpoint) => Heard { tag, endpoint, said: wire::said(delivery) },
+                None => {
+                    let reason = "its routing key names no endpoint".to_owned();
+                    Heard { tag, endpoint: None, said: Said::Unclear { reason } }
                 }
             };
             Ok(taken.into_iter().map(read).collect())

@@ -1,0 +1,335 @@
+//! The supply over the pipes of a broker, for workers that do not reach the store.
+//!
+//! A task is acknowledged when its result is confirmed by the broker, or when a sign of life of it
+//! is, once it has run for about a second: before that the broker notices that this process is
+//! dead, from then on those do who hear the signs of life. While the broker is away the work goes
+//! on; what comes again afterwards is known (`ledger`).
+
+mod ledger;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+use self::ledger::{Ledger, Settling, Verdict};
+use super::handler::Job;
+use super::supply::{Body, Done, Supply, SupplyError};
+use crate::broker::pipes::{
+    FOREIGN_BYTES_MAX, Order, PipeError, Reference, Said, Tag, Taken, WorkerPipes,
+};
+use crate::service::held;
+use crate::task::{Attempt, Beat, Outcome, PART_BYTES, TaskId, WorkerId};
+
+/// How much is said at once, at most, but for the last message: bytes, and messages.
+const GROUP_BYTES: usize = 4 << 20;
+const GROUP_MAX: usize = 256;
+
+/// Whether the result of a task waits on this machine's disk to be delivered.
+pub type IsSpooled = Box<dyn Fn(TaskId) -> bool + Send + Sync>;
+
+/// Takes tasks from a pipe.
+pub struct PipedSupply {
+    pipes: Arc<dyn WorkerPipes>,
+    is_spooled: IsSpooled,
+    ledger: Mutex<Ledger>,
+    /// Held while this worker signs, or signs off.
+    signing: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for PipedSupply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipedSupply").field("pipes", &self.pipes).finish_non_exhaustive()
+    }
+}
+
+/// What is about to be said.
+#[derive(Default)]
+struct Group {
+    said: Vec<Said>,
+    bytes: usize,
+}
+
+impl From<PipeError> for SupplyError {
+    fn from(error: PipeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl PipedSupply {
+    /// A supply from these pipes.
+    #[must_use]
+    pub fn new(pipes: Arc<dyn WorkerPipes>, is_spooled: IsSpooled) -> Self {
+        let (ledger, signing) = (Mutex::new(Ledger::new()), tokio::sync::Mutex::default());
+        Self { pipes, is_spooled, ledger, signing }
+    }
+
+    /// What of the tasks that have come is to be run. Answers at once, so that none is lost: what
+    /// is to be said of the others is said by the way, and if that fails, they come again.
+    fn sort(&self, taken: Vec<Taken>) -> Vec<Job> {
+        let (mut jobs, mut over, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let now = Instant::now();
+        let mut ledger = held(&self.ledger);
+        for taken in taken {
+            match ledger.take(taken, now, &self.is_spooled) {
+                Verdict::Run(job) => jobs.push(job),
+                Verdict::Kept => {}
+                Verdict::Over(mut tags) => over.append(&mut tags),
+                Verdict::Again(done, mut tags) => {
+                    again.push(ended(&done, done.attempt));
+                    over.append(&mut tags);
+                }
+            }
+        }
+        drop(ledger);
+        if !over.is_empty() {
+            let pipes = Arc::clone(&self.pipes);
+            tokio::spawn(async move {
+                if again.is_empty() || pipes.say(again).await.is_ok() {
+                    pipes.acknowledge(over).await;
+                } else {
+                    pipes.give_back(over).await;
+                }
+            });
+        }
+        jobs
+    }
+
+    async fn say(&self, group: &mut Group) -> Result<(), SupplyError> {
+        let Group { said, .. } = std::mem::take(group);
+        if said.is_empty() { Ok(()) } else { Ok(self.pipes.say(said).await?) }
+    }
+
+    async fn add(&self, group: &mut Group, said: Said, bytes: usize) -> Result<(), SupplyError> {
+        group.said.push(said);
+        group.bytes += bytes;
+        if group.bytes >= GROUP_BYTES || group.said.len() >= GROUP_MAX {
+            self.say(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Says how a task ended, but for what still is in the group.
+    async fn tell(
+        &self,
+        group: &mut Group,
+        done: &Done,
+        settling: &Settling,
+    ) -> Result<(), SupplyError> {
+        let Settling { attempt, reference, is_told, .. } = settling;
+        if done.outcome == Outcome::Released && !is_told {
+            // The broker gives it to another one, as the same attempt.
+            return Ok(());
+        }
+        if let Some(reference) = reference {
+            let reply = reply(done, reference).await?;
+            let bytes = done.body.as_ref().map_or(0, |_| FOREIGN_BYTES_MAX);
+            return self.add(group, reply, bytes).await;
+        }
+        match &done.body {
+            None => {}
+            Some(Body::Bytes(bytes)) => {
+                for (index, part) in (0..).zip(bytes.chunks(PART_BYTES)) {
+                    let said = self::part(done.id, *attempt, index, part.to_vec());
+                    self.add(group, said, part.len()).await?;
+                }
+            }
+            Some(Body::File(path)) => {
+                let mut file = open(path.clone()).await?;
+                for index in 0.. {
+                    let (rest, part) = read(file, PART_BYTES).await?;
+                    if part.is_empty() {
+                        break;
+                    }
+                    file = rest;
+                    let bytes = part.len();
+                    self.add(group, self::part(done.id, *attempt, index, part), bytes).await?;
+                }
+            }
+        }
+        self.add(group, ended(done, *attempt), 0).await
+    }
+
+    /// A worker of which nobody hears any more is taken for dead, unless it has signed off.
+    async fn sign_off_if_idle(&self) -> Result<(), SupplyError> {
+        let _one_at_a_time = self.signing.lock().await;
+        let worker = {
+            let ledger = held(&self.ledger);
+            if !ledger.has_signed || ledger.runs_told() {
+                return Ok(());
+            }
+            ledger.worker
+        };
+        self.pipes.say(vec![Said::Retired { worker }]).await?;
+        self.rename(worker);
+        Ok(())
+    }
+
+    /// A name is never used again.
+    fn rename(&self, from: WorkerId) {
+        let mut ledger = held(&self.ledger);
+        if ledger.worker == from {
+            ledger.worker = WorkerId::new();
+            ledger.has_signed = false;
+        }
+    }
+
+    /// Reads the orders; what is not wanted any more, and its deliveries.
+    fn obey(&self) -> (Vec<(TaskId, Attempt)>, Vec<Tag>) {
+        let (mut lost, mut tags) = (Vec::new(), Vec::new());
+        for order in self.pipes.orders() {
+            match order {
+                Order::Stop(attempts) => {
+                    let mut ledger = held(&self.ledger);
+                    for (id, attempt) in attempts {
+                        if let Some((key, mut of)) = ledger.lose(id, attempt) {
+                            lost.push(key);
+                            tags.append(&mut of);
+                        }
+                    }
+                }
+                Order::Buried(worker) => self.rename(worker),
+                Order::TakeOver { .. } => {}
+            }
+        }
+        (lost, tags)
+    }
+}
+
+fn part(id: TaskId, attempt: Attempt, index: u32, bytes: Vec<u8>) -> Said {
+    Said::Part { id, attempt, index, bytes }
+}
+
+fn ended(done: &Done, attempt: Attempt) -> Said {
+    Said::Ended { id: done.id, attempt, outcome: done.outcome.clone(), at_ms: done.at_ms }
+}
+
+/// The answer to somebody else's task: the whole result in one message, if it fits.
+async fn reply(done: &Done, to: &Reference) -> Result<Said, SupplyError> {
+    let (to, mut outcome) = (to.clone(), done.outcome.clone());
+    let mut body = match (&done.body, &outcome) {
+        (Some(Body::Bytes(bytes)), _) => bytes.clone(),
+        (Some(Body::File(path)), _) => {
+            read(open(path.clone()).await?, FOREIGN_BYTES_MAX + 1).await?.1
+        }
+        (None, Outcome::Finished(result)) => result.head.clone(),
+        (None, _) => Vec::new(),
+    };
+    if body.len() > FOREIGN_BYTES_MAX {
+        body = Vec::new();
+        let reason = format!("the result is longer than {FOREIGN_BYTES_MAX} bytes");
+        outcome = Outcome::Failed { reason, is_final: true };
+    }
+    Ok(Said::Reply { to, outcome, body })
+}
+
+async fn open(path: std::path::PathBuf) -> Result<File, SupplyError> {
+    on_thread(move || File::open(path)).await
+}
+
+/// So many bytes, or what is left; and the file, to go on.
+async fn read(mut file: File, bytes_max: usize) -> Result<(File, Vec<u8>), SupplyError> {
+    on_thread(move || {
+        let mut bytes = Vec::new();
+        (&mut file).take(bytes_max as u64).read_to_end(&mut bytes)?;
+        Ok((file, bytes))
+    })
+    .await
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, SupplyError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
+    let done = done.and_then(|done| done);
+    done.map_err(|error| SupplyError(format!("a result cannot be read: {error}")))
+}
+
+impl Supply for PipedSupply {
+    fn next(&self, jobs_max: usize) -> BoxFuture<'_, Result<Vec<Job>, SupplyError>> {
+        Box::pin(async move {
+            loop {
+                let taken = self.pipes.take(jobs_max).await?;
+                let jobs = self.sort(taken);
+                if !jobs.is_empty() {
+                    return Ok(jobs);
+                }
+            }
+        })
+    }
+
+    fn deliver<'a>(&'a self, done: &'a [Done]) -> BoxFuture<'a, Result<(), SupplyError>> {
+        Box::pin(async move {
+            let (mut group, mut settled) = (Group::default(), Vec::with_capacity(done.len()));
+            for done in done {
+                let settling = held(&self.ledger).settling(done);
+                self.tell(&mut group, done, &settling).await?;
+                settled.push(settling);
+            }
+            self.say(&mut group).await?;
+            let (mut over, mut back, mut newer) = (Vec::new(), Vec::new(), None);
+            for (done, settling) in done.iter().zip(&settled) {
+                let Some(mut tags) = held(&self.ledger).settled(done, settling) else {
+                    newer = Some(format!("a newer attempt at {} has come", done.id));
+                    continue;
+                };
+                let is_back = done.outcome == Outcome::Released && !settling.is_told;
+                if is_back { &mut back } else { &mut over }.append(&mut tags);
+            }
+            self.pipes.acknowledge(over).await;
+            self.pipes.give_back(back).await;
+            // Whoever does not hear it buries nothing but a name.
+            let _unheard = self.sign_off_if_idle().await;
+            newer.map_or(Ok(()), |newer| Err(SupplyError(newer)))
+        })
+    }
+
+    fn beat(
+        &self,
+        running: Vec<Beat>,
+    ) -> BoxFuture<'_, Result<Vec<(TaskId, Attempt)>, SupplyError>> {
+        Box::pin(async move {
+            let signing = self.signing.lock().await;
+            let now = Instant::now();
+            let (worker, told) = {
+                let mut ledger = held(&self.ledger);
+                let told = ledger.told(running, now);
+                ledger.has_signed |= !told.is_empty();
+                (ledger.worker, told)
+            };
+            if !told.is_empty() {
+                self.pipes.say(vec![Said::Beat { worker, running: told.clone() }]).await?;
+            }
+            let heard = held(&self.ledger).heard(&told, now);
+            drop(signing);
+            let (lost, mut tags) = self.obey();
+            tags.extend(heard);
+            self.pipes.acknowledge(tags).await;
+            if told.is_empty() {
+                let _unheard = self.sign_off_if_idle().await;
+            }
+            Ok(lost)
+        })
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.pipes.news()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.sign_off_if_idle().await {
+                tracing::debug!(%error, "not signed off; the others will notice");
+            }
+            self.pipes.close().await;
+        })
+    }
+}
