@@ -1,4 +1,4 @@
-//! `message-consumer`: brings waiting messages into files, exactly once.
+//! `message-consumer`: brings waiting messages into files, exactly once; and runs tasks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +8,7 @@ use anyhow::{Context, anyhow};
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process, then_stop};
 use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
-use super::task_store::{self, TaskSource};
-use super::task_worker::work;
+use super::task_worker::work_from;
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
 use crate::broker::Feed;
@@ -27,17 +26,15 @@ Examples:
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
     let ConsumerCommand { common, batch, worker } = settings;
-    let checked = both(both(batch.check(), worker.check()), common.broker());
-    let (((), worker), broker) = checked.map_err(Failure::of_settings)?;
+    let checked = both(both(batch.check(), worker.check()), common.servers());
+    let (((), worker), servers) = checked.map_err(Failure::of_settings)?;
+    worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("message-consumer", &common.state, &common.process, async |process| {
-        let store = task_store::open(&process).await?;
-        let keeping = task_store::keep(&process, &store, None);
-        let source = TaskSource::Store { store, is_remote: false };
         let life = process.life.clone();
-        let working = then_stop(&life, work(process.clone(), worker, source));
+        let working = then_stop(&life, work_from(process.clone(), worker, &servers));
+        let broker = servers.broker.clone();
         let consuming = then_stop(&life, consume(process, &common, &batch, broker));
         let (worked, consumed) = tokio::join!(working, consuming);
-        keeping.abort();
         consumed.and(worked)
     })
 }

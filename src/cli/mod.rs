@@ -7,6 +7,7 @@ mod answer;
 mod batch_settings;
 mod bench;
 mod broker_metrics;
+mod calculate;
 mod calculate_child;
 mod config;
 mod database_settings;
@@ -15,6 +16,7 @@ mod doctor;
 mod doubles;
 mod exit;
 mod history;
+mod input;
 mod logging;
 mod message_consumer;
 mod process;
@@ -29,6 +31,7 @@ mod task_rooms;
 mod task_settings;
 mod task_store;
 mod task_worker;
+mod tasks;
 mod up;
 mod verify;
 
@@ -86,6 +89,12 @@ enum Command {
     /// Watches messages live without consuming them.
     #[command(after_help = tap::EXAMPLES)]
     Tap(tap::TapCommand),
+    /// Lists, shows, cancels, retries and adds tasks.
+    #[command(after_help = tasks::EXAMPLES)]
+    Tasks(tasks::TasksCommand),
+    /// Calculates the factorial of a number.
+    #[command(after_help = calculate::EXAMPLES)]
+    Calculate(calculate::CalculateCommand),
     /// Loads a running server and says how fast it is, at what cost, and what arrives.
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::BenchCommand),
@@ -133,6 +142,8 @@ pub fn main() -> std::process::ExitCode {
         Command::Dead(command) => dead::run(&command),
         Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
+        Command::Tasks(command) => tasks::run(&command),
+        Command::Calculate(command) => calculate::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(command) => doctor::run(&command),
         Command::Config(command) => config::run(&command, sources),

@@ -3,18 +3,18 @@
 //! Lines are gathered into transactions of a megabyte; when the sender pauses, what is there is
 //! stored at once, so that a pipe that never ends is as good as a file.
 
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, StdinLock, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::answer::print_json;
 use super::exit::{Exit, Failure, OrExit};
+use super::input::Input;
 use super::process::{network_runtime, open_state};
 use super::settings::{Broker, RabbitSettings, ShardSettings, StateSettings};
 use super::signals;
@@ -47,12 +47,6 @@ const LINE_BYTES_MAX: u64 = ENTRY_BYTES_MAX as u64 + 2;
 /// How often a line without room is tried again before the command gives up, and how far apart.
 const ROOM_TRIES: u32 = 50;
 const ROOM_PAUSE: Duration = Duration::from_millis(200);
-/// What is read from stdin at once; more than the standard library's own buffer, which is then
-/// passed by, so that this one's being empty means that nothing was read ahead.
-const READ_BYTES: usize = 64 << 10;
-/// How often Ctrl-C is looked for while the sender pauses, in nanoseconds.
-const STOP_POLL_NS: i64 = 100_000_000;
-
 /// `publish`.
 #[derive(Debug, Args)]
 pub(super) struct PublishCommand {
@@ -84,8 +78,8 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     let stop = signals::watch()?;
     let target = Target::new(state, broker, life, stop.clone())?;
     let mut publisher = Publisher::new(target, command.shards.count());
-    let reader = BufReader::with_capacity(READ_BYTES, io::stdin().lock());
-    let outcome = publisher.publish_all(Input { reader, stop }, command.skip);
+    let input = Input::new(stop, LINE_BYTES_MAX);
+    let outcome = publisher.publish_all(input, command.skip);
     publisher.bar.finish_and_clear();
     publisher.target.close();
     let stored = publisher.stored;
@@ -94,44 +88,6 @@ pub(super) fn run(command: &PublishCommand) -> Result<Exit, Failure> {
     outcome?;
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
-}
-
-/// The lines of stdin.
-struct Input {
-    reader: BufReader<StdinLock<'static>>,
-    stop: Lifecycle,
-}
-
-impl Input {
-    fn stopped(&self) -> bool {
-        self.stop.is_stopping()
-    }
-
-    /// Whether something can be read without waiting, the end included.
-    fn is_ready(&self) -> io::Result<bool> {
-        Ok(!self.reader.buffer().is_empty() || self.poll(0)?)
-    }
-
-    /// Waits until something can be read or the process is asked to stop.
-    fn wait(&self) -> io::Result<()> {
-        while !self.stopped() && !self.poll(STOP_POLL_NS)? {}
-        Ok(())
-    }
-
-    fn poll(&self, nanoseconds: i64) -> io::Result<bool> {
-        let mut stdin = [PollFd::new(self.reader.get_ref(), PollFlags::IN)];
-        let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
-        match poll(&mut stdin, Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            polled => Ok(polled? > 0),
-        }
-    }
-
-    /// Reads a line with its end, or the start of one that is too long; nothing at the end.
-    fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<()> {
-        line.clear();
-        self.reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line).map(drop)
-    }
 }
 
 /// Where entries go.
@@ -242,7 +198,7 @@ impl Publisher {
             if lines <= skip {
                 // The rest of a line that was too long to be read at once.
                 if !line.ends_with(b"\n") {
-                    reading(input.reader.skip_until(b'\n').map(drop))?;
+                    reading(input.skip_line())?;
                 }
                 self.stored.lines = lines;
                 continue;

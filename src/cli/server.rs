@@ -13,18 +13,19 @@ use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
 use super::settings::{
-    Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, both,
+    Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings,
+    Servers, both,
 };
-use super::task_rooms::TaskRooms;
-use super::task_store;
+use super::task_rooms::{TaskParts, TaskRooms};
+use super::task_store::TaskStore;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
+use crate::broker::rabbitmq::pipes::RabbitServerPipes;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
-use crate::store::Store;
 use crate::web::{
     AppParts, Auth, BodyReader, BodySettings, Budget, HttpMetrics, Readiness, app, check_listen,
     serve,
@@ -41,10 +42,10 @@ const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
     let ServerSettings { common, http, calculations } = settings;
-    let checked = both(http.check(), common.broker());
-    let (checked, broker) = checked.map_err(Failure::of_settings)?;
+    let checked = both(http.check(), common.servers());
+    let (checked, Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common.state, &common.process, async |process| {
-        let store = task_store::open(&process).await?;
+        let store = TaskStore::open(&process, database.as_ref()).await?;
         let serving = Serving { common: &common, http: &http, calculations: &calculations };
         serve_all(process, serving, checked, broker, &store).await
     })
@@ -63,7 +64,7 @@ pub(super) async fn serve_all(
     Serving { common, http, calculations }: Serving<'_>,
     checked: CheckedHttp,
     broker: Option<Broker>,
-    store: &Arc<dyn Store>,
+    store: &TaskStore,
 ) -> Result<(), Failure> {
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
@@ -74,7 +75,9 @@ pub(super) async fn serve_all(
     let http_metrics = HttpMetrics::register(&mut registry);
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
-    let tasks = TaskRooms::start(&process, common, calculations, store, &mut registry)?;
+    let address_of_broker = broker.as_ref().map(|broker| &broker.address);
+    let parts = TaskParts { process: &process, common, settings: calculations, store };
+    let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
     let rabbit = broker.map(|broker| rabbit_publisher(&process, keys, broker)).transpose()?;
     let publisher: Arc<dyn Publish> = match &rabbit {
@@ -84,7 +87,11 @@ pub(super) async fn serve_all(
         }
         None => Arc::new(embedded_publisher(&process, keys)?),
     };
-    let health = Arc::new(Health { watch: Arc::clone(&watch), rabbit: rabbit.clone() });
+    let health = Arc::new(Health {
+        watch: Arc::clone(&watch),
+        rabbit: rabbit.clone(),
+        pipes: tasks.pipes(),
+    });
     let auth = match checked.tokens {
         Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
         None => Auth::open(),
@@ -108,7 +115,7 @@ pub(super) async fn serve_all(
         auth: auth.clone(),
     };
     let mut rooms = vec![api::room(api, &auth)];
-    rooms.extend(tasks.rooms(&process, calculations, store, &budget, &auth)?);
+    rooms.extend(tasks.rooms(&budget, &auth));
     let router = app(rooms, parts);
     tokio::spawn(warn_of_problems(health, process.life.clone()));
     let settings = Arc::new(http.serve_settings(process.shutdown * 4 / 5));
@@ -141,12 +148,17 @@ fn rabbit_publisher(
 struct Health {
     watch: Arc<Watch>,
     rabbit: Option<RabbitPublisher>,
+    pipes: Option<Arc<RabbitServerPipes>>,
 }
 
 impl Readiness for Health {
     fn problems(&self) -> Vec<String> {
         let broker = self.rabbit.as_ref().map(RabbitPublisher::problems).unwrap_or_default();
-        self.watch.problems().into_iter().chain(broker).collect()
+        let pipes = self.pipes.as_ref().map(|pipes| pipes.problems()).unwrap_or_default();
+        let mut problems: Vec<String> = self.watch.problems();
+        problems.extend(broker.into_iter().chain(pipes));
+        problems.dedup();
+        problems
     }
 }
 

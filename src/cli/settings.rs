@@ -133,6 +133,8 @@ pub(super) struct CommonSettings {
     #[command(flatten)]
     pub(super) keys: KeySettings,
     #[command(flatten)]
+    pub(super) database: DatabaseSettings,
+    #[command(flatten)]
     pub(super) keep: KeepSettings,
 }
 
@@ -157,7 +159,7 @@ pub(super) struct TaskWorkerCommand {
     #[command(flatten)]
     pub(super) rabbitmq: RabbitSettings,
     #[command(flatten)]
-    pub(super) keep: KeepSettings,
+    pub(super) database: DatabaseSettings,
     #[command(flatten)]
     pub(super) worker: WorkerSettings,
 }
@@ -286,10 +288,20 @@ impl HttpSettings {
     }
 }
 
+/// The servers of others to use.
+#[derive(Debug, Clone)]
+pub(super) struct Servers {
+    /// Where messages travel, and tasks.
+    pub(super) broker: Option<Broker>,
+    /// Where tasks are kept.
+    pub(super) database: Option<Database>,
+}
+
 impl CommonSettings {
-    /// The broker, if messages travel over one; every problem there is.
-    pub(super) fn broker(&self) -> Result<Option<Broker>, Vec<anyhow::Error>> {
-        self.rabbitmq.check(self.shards.count())
+    /// The servers to use; every problem there is.
+    pub(super) fn servers(&self) -> Result<Servers, Vec<anyhow::Error>> {
+        let checked = both(self.rabbitmq.check(self.shards.count()), self.database.check());
+        checked.map(|(broker, database)| Servers { broker, database })
     }
 }
 
@@ -308,15 +320,19 @@ pub(super) fn both<A, B>(
 }
 
 /// The parts of `up`, checked.
-type CheckedUp = (CheckedHttp, CheckedWorker, Option<Broker>);
+pub(super) struct CheckedUp {
+    pub(super) http: CheckedHttp,
+    pub(super) worker: CheckedWorker,
+    pub(super) servers: Servers,
+}
 
 impl UpSettings {
     /// Checks all parts; every problem there is.
     pub(super) fn check(&self) -> Result<CheckedUp, Vec<anyhow::Error>> {
-        let own = both(self.batch.check(), self.worker.check());
-        let ((), worker, http, broker) =
-            both(own, both(self.http.check(), self.common.broker()))
-                .map(|(((), worker), (http, broker))| ((), worker, http, broker))?;
-        Ok((http, worker, broker))
+        let batch_and_worker = both(self.batch.check(), self.worker.check());
+        let checked = both(batch_and_worker, both(self.http.check(), self.common.servers()));
+        let (((), worker), (http, servers)) = checked?;
+        worker.fits(&servers)?;
+        Ok(CheckedUp { http, worker, servers })
     }
 }

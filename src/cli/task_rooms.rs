@@ -9,7 +9,10 @@ use tokio::task::JoinHandle;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
 use super::settings::{CalculationSettings, CommonSettings};
-use super::task_store;
+use super::task_store::TaskStore;
+use crate::broker::pipes::ServerPipes;
+use crate::broker::rabbitmq::address::Address;
+use crate::broker::rabbitmq::pipes::RabbitServerPipes;
 use crate::rooms::calculations::api::{self as calculations, Calculations, CalculationsSettings};
 use crate::rooms::calculations::hub::{Hub, HubSettings};
 use crate::rooms::calculations::order;
@@ -17,6 +20,9 @@ use crate::rooms::tasks::api::{self as tasks, Tasks};
 use crate::rooms::tasks::metrics::TaskMetrics;
 use crate::store::Store;
 use crate::task::Name;
+use crate::tasks::collect::Collector;
+use crate::tasks::dispatch::Dispatcher;
+use crate::tasks::keeper::Hearing;
 use crate::web::{Auth, BodyReader, BodySettings, Budget, Room};
 
 /// The most bytes of a body with tasks.
@@ -27,48 +33,69 @@ const UPLOAD_BYTES_MAX: usize = 128 << 20;
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// How long an outside worker may take for a calculation.
 const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a stop waits for listeners to be told.
+const LISTENERS_TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// WebSockets at once.
 const LISTENERS_MAX: usize = 512;
 
-/// What is left to do when the server stops.
-pub(super) struct TaskRooms {
+/// What a server's part in the tasks is made of.
+pub(super) struct TaskParts<'a> {
+    pub(super) process: &'a Process,
+    pub(super) common: &'a CommonSettings,
+    pub(super) settings: &'a CalculationSettings,
+    pub(super) store: &'a TaskStore,
+}
+
+/// What a server does for the tasks.
+pub(super) struct TaskRooms<'a> {
+    parts: &'a TaskParts<'a>,
+    kind: Name,
     hub: Hub,
+    carrying: Option<Carrying>,
     keeping: JoinHandle<()>,
 }
 
-impl TaskRooms {
-    /// Starts what the server does for the tasks; the rooms to serve.
+/// What carries tasks to workers and results back.
+struct Carrying {
+    pipes: Arc<RabbitServerPipes>,
+    dispatching: JoinHandle<()>,
+    collecting: JoinHandle<()>,
+}
+
+impl<'a> TaskRooms<'a> {
+    /// Starts what the server does for the tasks beside answering: telling listeners, keeping the
+    /// store, and carrying tasks over the broker at `broker`, if there is one.
     pub(super) fn start(
-        process: &Process,
-        common: &CommonSettings,
-        settings: &CalculationSettings,
-        store: &Arc<dyn Store>,
+        parts: &'a TaskParts<'a>,
+        broker: Option<&Address>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
+        let TaskParts { process, common, settings, store } = parts;
         let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
         let hub_settings = HubSettings {
-            kind,
+            kind: kind.clone(),
             output_length_max: settings.max_length,
             listeners_max: LISTENERS_MAX,
         };
-        let hub = Hub::start(Arc::clone(store), hub_settings, process.life.clone());
+        let (tasks, life) = (&store.store, &process.life);
+        let hub = Hub::start(Arc::clone(tasks), hub_settings, life.clone());
         hub.register(registry);
-        let metrics = TaskMetrics::start(Arc::clone(store), process.life.clone());
+        let metrics = TaskMetrics::start(Arc::clone(tasks), life.clone());
         registry.register_collector(Box::new(metrics));
-        let keeping = task_store::keep(process, store, common.keep.keep_for());
-        Ok(Self { hub, keeping })
+        let (carrying, hearing) = match broker {
+            Some(address) => {
+                let (carrying, hearing) = Carrying::start(address, process, tasks);
+                (Some(carrying), Some(hearing))
+            }
+            None => (None, None),
+        };
+        let keeping = store.keep(process, hearing, common.keep.keep_for());
+        Ok(Self { parts, kind, hub, carrying, keeping })
     }
 
     /// The rooms to serve.
-    pub(super) fn rooms(
-        &self,
-        process: &Process,
-        settings: &CalculationSettings,
-        store: &Arc<dyn Store>,
-        budget: &Arc<Budget>,
-        auth: &Auth,
-    ) -> Result<[Room; 2], Failure> {
-        let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
+    pub(super) fn rooms(&self, budget: &Arc<Budget>, auth: &Auth) -> [Room; 2] {
+        let TaskParts { process, settings, store, .. } = self.parts;
         let reader = |settings| BodyReader::new(settings, Arc::clone(budget));
         let uploads = BodySettings {
             max_bytes: UPLOAD_BYTES_MAX,
@@ -77,13 +104,13 @@ impl TaskRooms {
         };
         let bulk = BodySettings { max_bytes: TASKS_BYTES_MAX, ..BodySettings::default() };
         let calculations = Calculations {
-            store: Arc::clone(store),
+            store: Arc::clone(&store.store),
             bodies: reader(BodySettings::default()),
             uploads: reader(uploads),
             clock: Arc::clone(&process.clock),
             hub: self.hub.clone(),
             settings: CalculationsSettings {
-                kind,
+                kind: self.kind.clone(),
                 input_max: settings.calculation_input_max,
                 output_length_max: settings.max_length,
                 outside_timeout: OUTSIDE_TIMEOUT,
@@ -91,16 +118,45 @@ impl TaskRooms {
             },
         };
         let tasks = Tasks {
-            store: Arc::clone(store),
+            store: Arc::clone(&store.store),
             bodies: reader(bulk),
             clock: Arc::clone(&process.clock),
         };
-        Ok([calculations::room(calculations, auth), tasks::room(tasks, auth)])
+        [calculations::room(calculations, auth), tasks::room(tasks, auth)]
     }
 
-    /// Waits until all listeners were told of the stop, and ends what keeps the store.
+    /// What keeps tasks from getting on, in words for a person.
+    pub(super) fn pipes(&self) -> Option<Arc<RabbitServerPipes>> {
+        self.carrying.as_ref().map(|carrying| Arc::clone(&carrying.pipes))
+    }
+
+    /// Waits until all listeners were told of the stop, and ends the rest.
     pub(super) async fn end(self) {
         self.keeping.abort();
-        let _late = tokio::time::timeout(Duration::from_secs(1), self.hub.closed()).await;
+        if let Some(Carrying { pipes, dispatching, collecting }) = self.carrying {
+            let _ended = tokio::join!(dispatching, collecting);
+            pipes.close().await;
+        }
+        let _late = tokio::time::timeout(LISTENERS_TOLD_WITHIN, self.hub.closed()).await;
+    }
+}
+
+impl Carrying {
+    /// Starts to carry; and who knows whether workers are heard.
+    fn start(
+        address: &Address,
+        process: &Process,
+        store: &Arc<dyn Store>,
+    ) -> (Self, Arc<dyn Hearing>) {
+        let pipes = Arc::new(RabbitServerPipes::start(address, &process.life));
+        let of = || (Arc::clone(store), Arc::clone(&process.clock), process.life.clone());
+        let (tasks, clock, life) = of();
+        let dispatcher = Dispatcher::new(tasks, Arc::clone(&pipes) as _, clock, life);
+        let (tasks, clock, life) = of();
+        let collector = Collector::new(tasks, Arc::clone(&pipes) as _, clock, life);
+        let hearing = collector.hearing();
+        let dispatching = tokio::spawn(async move { dispatcher.run().await });
+        let collecting = tokio::spawn(async move { collector.run().await });
+        (Self { pipes, dispatching, collecting }, hearing)
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 
+use super::settings::Servers;
 use crate::rooms::calculations::order;
 use crate::task::Name;
 use crate::tasks::echo;
@@ -136,6 +137,20 @@ impl WorkerSettings {
             bail!("TASK_EXEC `{text}`: there is no command");
         }
         Ok((name, TaskProgram { command, timeout: Duration::from_secs(seconds) }))
+    }
+}
+
+impl CheckedWorker {
+    /// Whether the tasks can be had as it is wanted.
+    pub(super) fn fits(&self, servers: &Servers) -> Result<(), Vec<anyhow::Error>> {
+        let nobody_sees = servers.broker.is_none() && servers.database.is_some();
+        if self.endpoint.is_some() && nobody_sees {
+            return Err(vec![anyhow!(
+                "ENDPOINT with DATABASE_URL needs RABBITMQ_URL: only a broker sees to it that one \
+                 process on one of many machines takes the endpoint's tasks"
+            )]);
+        }
+        Ok(())
     }
 }
 

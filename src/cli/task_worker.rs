@@ -1,15 +1,19 @@
 //! `task-worker`: runs tasks, and nothing else; the same part runs in `message-consumer` and `up`.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
-use super::settings::{CheckedWorker, TaskWorkerCommand};
-use super::task_store::{self, TaskSource};
+use super::settings::{CheckedWorker, Servers, TaskWorkerCommand, both};
+use super::task_store::TaskStore;
+use crate::broker::pipes::{PipeError, WorkerPipes};
+use crate::broker::rabbitmq::address::Address;
+use crate::broker::rabbitmq::pipes::RabbitWorkerPipes;
 use crate::rooms::calculations::order;
 use crate::rooms::calculations::work::Calculator;
 use crate::service::Lifecycle;
@@ -19,9 +23,13 @@ use crate::tasks::echo::{self, Echo};
 use crate::tasks::endpoint::Endpoint;
 use crate::tasks::engine::Engine;
 use crate::tasks::handler::Handler;
+use crate::tasks::piped::PipedSupply;
 use crate::tasks::program::ProgramHandler;
 use crate::tasks::spool::Spool;
 use crate::tasks::supply::Supply;
+
+/// How long to wait before asking again for an endpoint.
+const TAKE_OVER_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,111 +38,156 @@ Examples:
   async-data-processor task-worker --endpoint lab1 --task-exec 'measure=./measure.py'";
 
 pub(super) fn run(settings: TaskWorkerCommand) -> Result<Exit, Failure> {
-    let TaskWorkerCommand { state, process, worker, .. } = settings;
-    let worker = worker.check().map_err(Failure::of_settings)?;
+    let TaskWorkerCommand { state, process, rabbitmq, database, worker } = settings;
+    // How messages are sharded is no matter of tasks.
+    let servers = both(rabbitmq.check(NonZeroU16::MIN), database.check());
+    let checked = both(worker.check(), servers);
+    let (worker, (broker, database)) = checked.map_err(Failure::of_settings)?;
+    let servers = Servers { broker, database };
+    worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("task-worker", &state, &process, async |process| {
-        let store = task_store::open(&process).await?;
-        let keeping = task_store::keep(&process, &store, None);
-        let source = TaskSource::Store { store, is_remote: false };
-        let worked = work(process, worker, source).await;
-        keeping.abort();
-        worked
+        work_from(process, worker, &servers).await
     })
+}
+
+/// Runs tasks until the process stops: those that a broker brings, or else those of the store.
+pub(super) async fn work_from(
+    process: Process,
+    worker: CheckedWorker,
+    servers: &Servers,
+) -> Result<(), Failure> {
+    match &servers.broker {
+        Some(broker) => work(process, worker, &TaskSource::Broker(&broker.address)).await,
+        None => {
+            let store = TaskStore::open(&process, servers.database.as_ref()).await?;
+            let keeping = store.keep(&process, None, None);
+            let worked = work(process, worker, &TaskSource::Store(&store)).await;
+            keeping.abort();
+            worked
+        }
+    }
+}
+
+/// Where a worker finds its tasks.
+pub(super) enum TaskSource<'a> {
+    /// In the rows of a store.
+    Store(&'a TaskStore),
+    /// In the queues of a broker.
+    Broker(&'a Address),
 }
 
 /// Runs tasks until the process stops.
 pub(super) async fn work(
     process: Process,
     worker: CheckedWorker,
-    source: TaskSource,
+    source: &TaskSource<'_>,
 ) -> Result<(), Failure> {
     let Some(slots) = worker.slots else {
         process.life.stopping().await;
         return Ok(());
     };
     let handlers = handlers(&worker)?;
-    let kinds: Vec<String> = handlers.keys().map(Name::to_string).collect();
-    let endpoint = worker.endpoint.as_ref().map(Name::to_string);
+    let kinds: Vec<&str> = handlers.keys().map(Name::as_str).collect();
+    let endpoint = worker.endpoint.as_ref().map(Name::as_str);
     tracing::info!(slots, kinds = kinds.join(","), endpoint, "running tasks");
+    let bench = Bench { process: &process, worker: &worker, slots, handlers, source };
     match (source, &worker.endpoint) {
-        (TaskSource::Store { store, is_remote: false }, Some(name)) => {
-            let supply = |endpoint| -> Arc<dyn Supply> {
-                let (store, clock) = (Arc::clone(&store), Arc::clone(&process.clock));
-                let kinds = handlers.keys().cloned().collect();
-                Arc::new(DirectSupply::new(store, clock, endpoint, kinds, false))
-            };
-            exclusively(&process, &worker, name, slots, &handlers, supply).await
-        }
-        (source, endpoint) => {
-            let kinds = handlers.keys().cloned().collect();
-            let supply = source.supply(&process, endpoint.clone(), kinds);
-            let life = process.life.clone();
-            engine(&process, slots, handlers, supply, life).await
-        }
+        (TaskSource::Store(_), Some(name)) => bench.work_exclusively(name).await,
+        _ => bench.work(process.life.clone()).await,
     }
 }
 
-/// Takes the tasks of an endpoint while no other process of the machine does.
-async fn exclusively(
-    process: &Process,
-    worker: &CheckedWorker,
-    name: &Name,
-    slots: NonZeroUsize,
-    handlers: &HashMap<Name, Arc<dyn Handler>>,
-    supply: impl Fn(Option<Name>) -> Arc<dyn Supply>,
-) -> Result<(), Failure> {
-    let endpoint = Endpoint::new(process.state.dir(), name);
-    let endpoint = endpoint.context("the endpoint's lock").or_exit(Exit::CannotCreate)?;
-    let mut take_over = worker.take_over;
-    loop {
-        let held = endpoint.acquire(take_over, &process.life).await;
-        let Some(held) = held.context("the endpoint's lock").or_exit(Exit::Io)? else {
-            return Ok(());
-        };
-        tracing::info!(endpoint = %name, "this process has the endpoint");
-        let life = Lifecycle::new();
-        let working =
-            engine(process, slots, handlers.clone(), supply(Some(name.clone())), life.clone());
-        tokio::pin!(working);
-        tokio::select! {
-            ended = &mut working => ended?,
-            () = endpoint.wanted() => {
-                life.stop();
-                working.await?;
-            }
-            () = process.life.stopping() => {
-                life.stop();
-                return working.await;
-            }
-        }
-        drop(held);
-        take_over = false;
-        endpoint.leave_to_others(&process.life).await;
-    }
-}
-
-async fn engine(
-    process: &Process,
+/// What a worker works with.
+struct Bench<'a> {
+    process: &'a Process,
+    worker: &'a CheckedWorker,
     slots: NonZeroUsize,
     handlers: HashMap<Name, Arc<dyn Handler>>,
-    supply: Arc<dyn Supply>,
-    life: Lifecycle,
-) -> Result<(), Failure> {
-    let dir = process.state.dir();
-    let opened = Spool::open(dir);
-    let what = || format!("{}: the folder of results on their way", dir.display());
-    let (spool, left) = opened.with_context(what).or_exit(Exit::CannotCreate)?;
-    let engine = Engine {
-        supply,
-        handlers,
-        slots: slots.get(),
-        spool: Arc::new(spool),
-        left,
-        clock: Arc::clone(&process.clock),
-        life,
-        finish_within: process.shutdown / 3,
-    };
-    engine.run().await.context("starting a thread").or_exit(Exit::Software)
+    source: &'a TaskSource<'a>,
+}
+
+impl Bench<'_> {
+    /// Takes the tasks of an endpoint while no other process of the machine does.
+    async fn work_exclusively(&self, name: &Name) -> Result<(), Failure> {
+        let stopping = &self.process.life;
+        let endpoint = Endpoint::new(self.process.state.dir(), name);
+        let endpoint = endpoint.context("the endpoint's lock").or_exit(Exit::CannotCreate)?;
+        let mut take_over = self.worker.take_over;
+        loop {
+            let held = endpoint.acquire(take_over, stopping).await;
+            let Some(held) = held.context("the endpoint's lock").or_exit(Exit::Io)? else {
+                return Ok(());
+            };
+            tracing::info!(endpoint = %name, "this process has the endpoint");
+            let life = Lifecycle::new();
+            let working = self.work(life.clone());
+            tokio::pin!(working);
+            tokio::select! {
+                ended = &mut working => return ended,
+                () = endpoint.wanted() => {
+                    life.stop();
+                    working.await?;
+                }
+                () = stopping.stopping() => {
+                    life.stop();
+                    return working.await;
+                }
+            }
+            drop(held);
+            take_over = false;
+            endpoint.leave_to_others(stopping).await;
+        }
+    }
+
+    /// Works until `life` stops.
+    async fn work(&self, life: Lifecycle) -> Result<(), Failure> {
+        let dir = self.process.state.dir();
+        let what = || format!("{}: the folder of results on their way", dir.display());
+        let (spool, left) = Spool::open(dir).with_context(what).or_exit(Exit::CannotCreate)?;
+        let spool = Arc::new(spool);
+        let engine = Engine {
+            supply: self.supply(&spool).await?,
+            handlers: self.handlers.clone(),
+            slots: self.slots.get(),
+            spool,
+            left,
+            clock: Arc::clone(&self.process.clock),
+            life,
+            finish_within: self.process.shutdown / 3,
+        };
+        engine.run().await.context("starting a thread").or_exit(Exit::Software)
+    }
+
+    async fn supply(&self, spool: &Arc<Spool>) -> Result<Arc<dyn Supply>, Failure> {
+        let endpoint = self.worker.endpoint.clone();
+        match self.source {
+            TaskSource::Store(TaskStore { store, is_remote }) => {
+                let (store, clock) = (Arc::clone(store), Arc::clone(&self.process.clock));
+                let kinds = self.handlers.keys().cloned().collect();
+                Ok(Arc::new(DirectSupply::new(store, clock, endpoint, kinds, *is_remote)))
+            }
+            TaskSource::Broker(address) => {
+                let life = &self.process.life;
+                let pipes = Arc::new(RabbitWorkerPipes::start(address, endpoint, life));
+                if self.worker.take_over {
+                    tokio::spawn(take_over(Arc::clone(&pipes), life.clone()));
+                }
+                let spool = Arc::clone(spool);
+                Ok(Arc::new(PipedSupply::new(pipes, Box::new(move |id| spool.holds(id)))))
+            }
+        }
+    }
+}
+
+/// Asks whoever has the endpoint to let go, until the broker has taken the wish.
+async fn take_over(pipes: Arc<RabbitWorkerPipes>, life: Lifecycle) {
+    while let Err(error) = pipes.take_over().await {
+        if error == PipeError::Closed || life.is_stopping() {
+            return;
+        }
+        tracing::warn!(%error, "the endpoint cannot be taken over yet; trying again");
+        tokio::time::sleep(TAKE_OVER_PAUSE).await;
+    }
 }
 
 /// Who runs which kind.

@@ -1,14 +1,12 @@
 //! `up`: server and message-consumer, with its task workers, in one process.
 
-use std::sync::Arc;
-
 use super::exit::{Exit, Failure};
 use super::message_consumer::consume;
 use super::process::{self, then_stop};
 use super::server::{Serving, serve_all};
-use super::settings::UpSettings;
-use super::task_store::{self, TaskSource};
-use super::task_worker::work;
+use super::settings::{CheckedUp, UpSettings};
+use super::task_store::TaskStore;
+use super::task_worker::{TaskSource, work};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -16,16 +14,20 @@ Examples:
   DATA_OUTPUT_DIR=/srv/messages PORT=8081 async-data-processor up";
 
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
-    let (checked, worker, broker) = settings.check().map_err(Failure::of_settings)?;
-    let UpSettings { common, http, calculations, batch, worker: _ } = settings;
+    let CheckedUp { http: checked, worker, servers } =
+        settings.check().map_err(Failure::of_settings)?;
+    let UpSettings { common, http, calculations, batch, .. } = settings;
     process::run("up", &common.state, &common.process, async |process| {
-        let life = process.life.clone();
-        let store = task_store::open(&process).await?;
+        let (life, broker) = (process.life.clone(), servers.broker.clone());
+        let store = TaskStore::open(&process, servers.database.as_ref()).await?;
         let serving = Serving { common: &common, http: &http, calculations: &calculations };
         let server = serve_all(process.clone(), serving, checked, broker.clone(), &store);
-        let source = TaskSource::Store { store: Arc::clone(&store), is_remote: false };
-        let working = work(process.clone(), worker, source);
-        let consumer = consume(process, &common, &batch, broker);
+        let source = match &broker {
+            Some(broker) => TaskSource::Broker(&broker.address),
+            None => TaskSource::Store(&store),
+        };
+        let working = work(process.clone(), worker, &source);
+        let consumer = consume(process, &common, &batch, broker.clone());
         // None can go on without the others.
         let (served, worked, consumed) = tokio::join!(
             then_stop(&life, server),

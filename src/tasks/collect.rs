@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 
-pub use self::ear::Hearing;
 use self::ear::{Ear, PROBE_EVERY};
 use self::sorted::{Part, Sorted};
+use super::keeper::Hearing;
 use crate::broker::pipes::{Heard, Order, PipeError, ServerPipes, Tag};
 use crate::clock::Clock;
 use crate::service::{Lifecycle, held, jittered};

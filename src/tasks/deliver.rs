@@ -67,6 +67,7 @@ impl Deliverer {
                     if !deliverer.repeat(&group).await {
                         return;
                     }
+                    deliverer.spool.delivered(&group);
                 }
                 left.remove();
             }));

@@ -146,10 +146,20 @@ impl Dispatcher {
                 let next_due_ms = if is_more { Some(Millis::MIN) } else { claimed.next_due_ms };
                 self.send(claimed.tasks).await.map(|()| self.until(next_due_ms))
             }
-            Err(error) => Err(Trouble::Store(error)),
+            Err(error) => {
+                self.give_up_name(worker).await;
+                Err(Trouble::Store(error))
+            }
         };
         held(&self.name).is_busy = false;
         sent
+    }
+
+    /// The answer that would have brought tasks was lost: whatever this name has, others shall have.
+    async fn give_up_name(&self, worker: WorkerId) {
+        self.signed(worker, false);
+        // If it cannot be told, the name is silent from now on, and so is buried.
+        let _untold = self.store.retire(worker).await;
     }
 
     fn until(&self, due_ms: Option<Millis>) -> Duration {

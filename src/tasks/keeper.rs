@@ -28,7 +28,7 @@ const PRUNED_AT_ONCE: u64 = 1000;
 
 /// Whether signs of life reach this process.
 pub trait Hearing: Send + Sync + std::fmt::Debug {
-    /// Since when they do, without a gap; `None` while they do not.
+    /// Since when all that workers say has been heard at once; `None` while it is not.
     fn hearing_since(&self) -> Option<Instant>;
 }
 

@@ -10,10 +10,12 @@
 //! A process that starts takes over the folders whose process is dead: their groups are delivered,
 //! and what no group names (of runs that were cut off) is removed with the folder.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -22,6 +24,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::supply::{Body, Done};
+use crate::service::held;
 use crate::store::Millis;
 use crate::task::{Attempt, Outcome, ResultHead, TaskId};
 
@@ -35,6 +38,8 @@ pub struct Spool {
     folder: PathBuf,
     _lock: File,
     groups: AtomicU64,
+    /// The tasks whose results dead processes have left, until they are delivered.
+    left: Mutex<HashSet<TaskId>>,
 }
 
 /// A group on disk.
@@ -87,7 +92,20 @@ impl Spool {
         let lock = lock_file(&folder)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         sync_folder(&all)?;
-        Ok((Self { folder, _lock: lock, groups: AtomicU64::new(0) }, left))
+        let ids = left.iter().flat_map(|left| &left.groups).flatten().map(|done| done.id);
+        let ids = Mutex::new(ids.collect());
+        Ok((Self { folder, _lock: lock, groups: AtomicU64::new(0), left: ids }, left))
+    }
+
+    /// Whether a dead process has left a result of the task that is not delivered yet.
+    #[must_use]
+    pub fn holds(&self, id: TaskId) -> bool {
+        held(&self.left).contains(&id)
+    }
+
+    /// What a dead process left of these tasks was delivered.
+    pub(super) fn delivered(&self, group: &[Done]) {
+        held(&self.left).retain(|id| group.iter().all(|done| done.id != *id));
     }
 
     /// Where a run writes its result.

@@ -5,12 +5,12 @@
 //! was said before them.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::service::held;
 use crate::task::WorkerId;
+use crate::tasks::keeper::Hearing;
 
 /// How often a server listens for itself.
 pub(super) const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -18,12 +18,6 @@ pub(super) const PROBE_EVERY: Duration = Duration::from_millis(500);
 const STALE: Duration = Duration::from_millis(1500);
 /// Its own words that may be on their way.
 const PROBES_MAX: usize = 16;
-
-/// Whether somebody is heard.
-pub trait Hearing: Send + Sync + fmt::Debug {
-    /// Since when everything that workers say has been heard at once; `None` while it is not.
-    fn hearing_since(&self) -> Option<Instant>;
-}
 
 /// Listens for the server's own words.
 #[derive(Debug, Default)]
