@@ -31,6 +31,7 @@ mod sim_disk;
 mod sim_tree;
 mod state_refused;
 mod static_binary;
+mod store;
 mod survive_calls;
 mod survive_output;
 mod survive_signals;

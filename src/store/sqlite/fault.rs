@@ -34,8 +34,8 @@ impl Health {
     pub(super) fn poison(&self, what: &str) -> StoreError {
         let reason = self.poison.get_or_init(|| {
             let reason = format!(
-                "the tasks in {} are not touched any more, since it is unknown what the disk holds: \
-                 {what}; look at the disk, then start the program again",
+                "the tasks in {} are not touched any more, since it is unknown what the disk \
+                 holds: {what}; look at the disk, then start the program again",
                 self.path.display(),
             );
             tracing::error!(reason, "the store of the tasks is given up");

@@ -1,0 +1,153 @@
+//! What a file of tasks survives, and what it is refused for.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use async_data_processor::store::sqlite::SqliteStore;
+use async_data_processor::store::{Filter, NewTask, Store, StoreError, TaskState};
+use async_data_processor::task::{Outcome, TaskId, WorkerId};
+use rusqlite::Connection;
+
+use super::{T0, claim, result, settlement, task};
+use crate::harness::wait_for;
+
+const LEDGER: &str = "STORE_LEDGER";
+const CHILD: &str = "store::sqlite_faults::a_child_writes_until_it_is_killed";
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("tasks.sqlite")
+}
+
+fn refused(dir: &Path) -> String {
+    let Err(StoreError::Broken(reason)) = SqliteStore::open(dir) else { panic!("was opened") };
+    assert!(reason.contains(&file(dir).display().to_string()), "{reason}");
+    reason
+}
+
+#[test]
+fn the_file_is_for_its_owner_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    assert!(!SqliteStore::exists(&state));
+    let _store = SqliteStore::open(&state).unwrap();
+    assert!(SqliteStore::exists(&state));
+    for entry in std::fs::read_dir(&state).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_refused_and_not_touched() {
+    let foreign = tempfile::tempdir().unwrap();
+    let other = Connection::open(file(foreign.path())).unwrap();
+    other.execute_batch("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)").unwrap();
+    assert!(refused(foreign.path()).contains("another program"));
+    let rows: i64 = other.query_row("SELECT count(*) FROM theirs", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
+
+    let garbage = tempfile::tempdir().unwrap();
+    let text = "no database ".repeat(1000);
+    std::fs::write(file(garbage.path()), &text).unwrap();
+    refused(garbage.path());
+    assert_eq!(std::fs::read_to_string(file(garbage.path())).unwrap(), text);
+
+    let newer = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open(newer.path()).unwrap());
+    let other = Connection::open(file(newer.path())).unwrap();
+    other.pragma_update(None, "user_version", 1000).unwrap();
+    assert!(refused(newer.path()).contains("later release"));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_given_up_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path()).unwrap());
+    super::submit_many(&store, "a", 2000).await;
+    drop(store);
+    let mut bytes = std::fs::read(file(dir.path())).unwrap();
+    // All but the head and the schema.
+    bytes[8 * 4096..].fill(0xa5);
+    std::fs::write(file(dir.path()), bytes).unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let filter = || Filter { tasks_max: 9000, ..Filter::default() };
+    let Err(StoreError::Broken(reason)) = store.tasks(filter()).await else {
+        panic!("read what is damaged")
+    };
+    // Not even what might have worked is done any more.
+    let submitted = store.submit(vec![task("a")], T0).await;
+    assert_eq!(submitted, Err(StoreError::Broken(reason)));
+}
+
+/// Not a test of its own: what the next one kills. Whatever was answered goes into the ledger.
+#[tokio::test]
+async fn a_child_writes_until_it_is_killed() {
+    let Some(ledger) = std::env::var_os(LEDGER).map(PathBuf::from) else { return };
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(ledger.parent().unwrap()).unwrap());
+    let mut ledger = std::fs::File::options().append(true).open(ledger).unwrap();
+    let worker = WorkerId::new();
+    loop {
+        let new: Vec<NewTask> = (0..20).map(|_| task("a")).collect();
+        let mut lines = String::new();
+        for new in &new {
+            lines += &format!("{} pending\n", new.id);
+        }
+        store.submit(new, T0).await.unwrap();
+        ledger.write_all(lines.as_bytes()).unwrap();
+        let tasks = claim(&store, worker, 15).await;
+        let done: Vec<_> =
+            tasks.iter().map(|t| settlement(t, Outcome::Finished(result(b"1")), T0)).collect();
+        let lines: String = done.iter().map(|done| format!("{} finished\n", done.id)).collect();
+        store.settle(done).await.unwrap();
+        ledger.write_all(lines.as_bytes()).unwrap();
+    }
+}
+
+fn start_child(ledger: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", CHILD]).env(LEDGER, ledger);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// What the ledger says of each task last.
+fn promised(ledger: &Path) -> HashMap<TaskId, bool> {
+    let text = std::fs::read_to_string(ledger).unwrap();
+    let whole = text.lines().filter_map(|line| line.split_once(' '));
+    whole.filter_map(|(id, state)| Some((id.parse().ok()?, state == "finished"))).collect()
+}
+
+#[tokio::test]
+async fn killed_writers_leave_all_that_was_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    std::fs::File::create(&ledger).unwrap();
+    for round in 1..=4 {
+        let mut children = [start_child(&ledger), start_child(&ledger)];
+        wait_for("lines in the ledger", || (promised(&ledger).len() > round * 300).then_some(()));
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path()).unwrap());
+        let all = store.tasks(Filter { tasks_max: usize::MAX, ..Filter::default() }).await.unwrap();
+        let found: HashMap<TaskId, TaskState> =
+            all.iter().map(|task| (task.id, task.state)).collect();
+        for (id, is_finished) in promised(&ledger) {
+            let state = found.get(&id).copied();
+            assert!(state.is_some(), "lost {id}");
+            assert!(!is_finished || state == Some(TaskState::Finished), "{id} is not finished");
+        }
+        for count in store.counts().await.unwrap() {
+            let counted = all.iter().filter(|task| task.state == count.state).count();
+            assert_eq!(counted as u64, count.tasks, "{}", count.state);
+        }
+        let other = Connection::open(file(dir.path())).unwrap();
+        let said: String = other.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(said, "ok");
+    }
+}

@@ -1,0 +1,199 @@
+//! The store in a file does what a few lines in memory do, whatever is asked in whatever order, and
+//! whenever it is closed and opened again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_data_processor::store::sqlite::SqliteStore;
+use async_data_processor::store::{
+    Filter, Millis, NewTask, Settlement, Store, Submitted, Sweep, WorkerBeat,
+};
+use async_data_processor::task::{Attempt, Outcome, TaskId, WorkerId};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::model::{End, FAILURES_MAX, Model, Shown};
+use super::{T0, claim_of, failed, result, task};
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Submit { key: Option<bool>, expires_in_ms: Option<i64> },
+    SubmitAgain(Index),
+    Claim { worker: bool, tasks_max: usize },
+    Settle { task: Index, back: Option<Attempt>, end: End },
+    Cancel(Index),
+    Retry(Index),
+    Bury { worker: bool },
+    BeginOutside(Index),
+    Sweep,
+    Wait { ms: i64 },
+    Reopen,
+}
+
+fn operations() -> impl Strategy<Value = Operation> {
+    let key = proptest::option::of(any::<bool>());
+    let end = prop_oneof![
+        Just(End::Finished),
+        any::<bool>().prop_map(|is_final| End::Failed { is_final }),
+        Just(End::Released),
+    ];
+    let back = proptest::option::of(0_u32..2);
+    prop_oneof![
+        4 => (key, proptest::option::of(0_i64..3000))
+            .prop_map(|(key, expires_in_ms)| Operation::Submit { key, expires_in_ms }),
+        1 => any::<Index>().prop_map(Operation::SubmitAgain),
+        4 => (any::<bool>(), 0_usize..4)
+            .prop_map(|(worker, tasks_max)| Operation::Claim { worker, tasks_max }),
+        4 => (any::<Index>(), back, end)
+            .prop_map(|(task, back, end)| Operation::Settle { task, back, end }),
+        1 => any::<Index>().prop_map(Operation::Cancel),
+        2 => any::<Index>().prop_map(Operation::Retry),
+        1 => any::<bool>().prop_map(|worker| Operation::Bury { worker }),
+        1 => any::<Index>().prop_map(Operation::BeginOutside),
+        1 => Just(Operation::Sweep),
+        2 => (0_i64..4000).prop_map(|ms| Operation::Wait { ms }),
+        1 => Just(Operation::Reopen),
+    ]
+}
+
+struct World {
+    store: Arc<dyn Store>,
+    model: Model,
+    workers: [WorkerId; 2],
+    now_ms: Millis,
+}
+
+fn open(dir: &Path) -> Arc<dyn Store> {
+    Arc::new(SqliteStore::open(dir).unwrap())
+}
+
+impl World {
+    /// One of the tasks there are.
+    fn pick(&self, index: Index) -> Option<(usize, TaskId)> {
+        let count = self.model.0.len();
+        (count > 0).then(|| index.index(count)).map(|at| (at, self.model.0[at].new.id))
+    }
+
+    async fn submit(&mut self, key: Option<bool>, expires_in_ms: Option<i64>) {
+        let new = NewTask {
+            key: key.map(|key| key.to_string()),
+            run_at_ms: self.now_ms,
+            expires_at_ms: expires_in_ms.map(|ms| self.now_ms + ms),
+            failures_max: FAILURES_MAX,
+            ..task("a")
+        };
+        let submitted = self.store.submit(vec![new.clone()], self.now_ms).await.unwrap();
+        assert_eq!(submitted, [self.model.submit(new)]);
+    }
+
+    async fn claim(&mut self, worker: bool, tasks_max: usize) {
+        let (worker, now_ms) = (self.workers[usize::from(worker)], self.now_ms);
+        let claim = claim_of(worker, &["a"], tasks_max, now_ms);
+        let claimed = super::ids(&self.store.claim(claim).await.unwrap().tasks);
+        assert_eq!(claimed, self.model.claim(worker, tasks_max, now_ms));
+    }
+
+    async fn settle(&mut self, task: Index, back: Option<Attempt>, end: End) {
+        let Some((at, id)) = self.pick(task) else { return };
+        let attempt = back.map(|back| self.model.shown(at).attempt.saturating_sub(back));
+        let outcome = match end {
+            End::Finished => Outcome::Finished(result(b"1")),
+            End::Failed { is_final } => failed("no", is_final),
+            End::Released => Outcome::Released,
+        };
+        let settlement = Settlement { id, attempt, endpoint: None, outcome, at_ms: self.now_ms };
+        let settled = super::settle(&self.store, settlement).await;
+        assert_eq!(settled, self.model.settle(at, attempt, end, self.now_ms));
+    }
+
+    async fn bury(&mut self, worker: bool) {
+        let dead = std::mem::take(&mut self.workers[usize::from(worker)]);
+        let signed = self.store.workers().await.unwrap();
+        let beat = signed.into_iter().find(|beat| beat.worker == dead);
+        let beat = beat.unwrap_or(WorkerBeat { worker: dead, beats: 0 });
+        let buried = self.store.bury(beat, self.now_ms).await.unwrap();
+        assert_eq!(buried, self.model.bury(dead, self.now_ms));
+    }
+
+    async fn run(&mut self, operation: Operation, dir: &Path) {
+        let now_ms = self.now_ms;
+        match operation {
+            Operation::Submit { key, expires_in_ms } => self.submit(key, expires_in_ms).await,
+            Operation::SubmitAgain(task) => {
+                let Some((at, _)) = self.pick(task) else { return };
+                let again = vec![self.model.0[at].new.clone()];
+                assert_eq!(self.store.submit(again, now_ms).await.unwrap(), [Submitted::Known]);
+            }
+            Operation::Claim { worker, tasks_max } => self.claim(worker, tasks_max).await,
+            Operation::Settle { task, back, end } => self.settle(task, back, end).await,
+            Operation::Cancel(task) => {
+                let Some((at, id)) = self.pick(task) else { return };
+                let before = self.store.cancel(id, now_ms).await.unwrap();
+                assert_eq!(before, Some(self.model.cancel(at)));
+            }
+            Operation::Retry(task) => {
+                let Some((at, id)) = self.pick(task) else { return };
+                let before = self.store.retry(id, now_ms).await.unwrap();
+                assert_eq!(before, Some(self.model.retry(at, now_ms)));
+            }
+            Operation::Bury { worker } => self.bury(worker).await,
+            Operation::BeginOutside(task) => {
+                let Some((at, id)) = self.pick(task) else { return };
+                self.store.begin_outside(id, now_ms, now_ms + 100).await.unwrap().unwrap();
+                self.model.begin_outside(at, now_ms + 100);
+            }
+            Operation::Sweep => {
+                let sweep = Sweep { now_ms, ended_before_ms: None, clock_went_back: false };
+                self.store.sweep(sweep).await.unwrap();
+                self.model.sweep(now_ms);
+            }
+            Operation::Wait { ms } => self.now_ms += ms,
+            Operation::Reopen => self.store = open(dir),
+        }
+    }
+
+    /// Everything there is, and how many of each.
+    async fn compare(&self) {
+        let filter = Filter { tasks_max: usize::MAX, ..Filter::default() };
+        let mut found = self.store.tasks(filter).await.unwrap();
+        found.reverse();
+        let found: Vec<Shown> = found
+            .into_iter()
+            .map(|task| Shown {
+                id: task.id,
+                state: task.state,
+                attempt: task.attempt,
+                run_at_ms: task.run_at_ms,
+                owner: task.owner,
+                follows: task.follows,
+            })
+            .collect();
+        let expected: Vec<Shown> = (0..self.model.0.len()).map(|at| self.model.shown(at)).collect();
+        assert_eq!(found, expected);
+        for count in self.store.counts().await.unwrap() {
+            let in_state = expected.iter().filter(|shown| shown.state == count.state);
+            assert_eq!(in_state.count() as u64, count.tasks, "{}", count.state);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_of_operations_leaves_what_it_leaves_in_memory(
+        operations in proptest::collection::vec(operations(), 1..50),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let workers = [WorkerId::new(), WorkerId::new()];
+            let model = Model::default();
+            let mut world = World { store: open(dir.path()), model, workers, now_ms: T0 };
+            for operation in operations {
+                world.run(operation, dir.path()).await;
+                world.compare().await;
+            }
+        });
+    }
+}
