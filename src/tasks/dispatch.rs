@@ -27,6 +27,8 @@ const AWAY_POLL: Duration = Duration::from_millis(200);
 const SIGN_EVERY: Duration = Duration::from_millis(500);
 /// How long nothing was due before it signs off.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// How long what is in hand when the process stops may take.
+const STOP_MAX: Duration = Duration::from_secs(3);
 /// The pause after a failure, at first and at most; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -85,16 +87,31 @@ impl Dispatcher {
         Self { store, pipes, clock, life, name, endpoints: Mutex::default() }
     }
 
-    /// Dispatches until the process stops.
+    /// Dispatches until the process stops; what is in hand then is sent, or given back.
     pub async fn run(&self) {
-        let all = async { tokio::join!(self.dispatch(), self.sign(), lost::watch(self)) };
+        let besides = async { tokio::join!(self.sign(), lost::watch(self)) };
+        let overdue = async {
+            self.life.stopping().await;
+            tokio::time::sleep(STOP_MAX).await;
+        };
         tokio::select! {
-            _never = all => {}
-            () = self.life.stopping() => {}
+            () = self.dispatch() => {}
+            _never = besides => {}
+            () = overdue => {}
         }
-        let worker = held(&self.name).worker;
-        // Whoever hears nothing of it any more does the same.
-        let _unheard = tokio::time::timeout(SLOW_POLL, self.store.retire(worker)).await;
+        let (worker, is_busy) = {
+            let name = held(&self.name);
+            (name.worker, name.is_busy)
+        };
+        // With tasks in hand it is to be taken for dead, so that they are sent by another one.
+        if !is_busy {
+            let _unheard = tokio::time::timeout(SLOW_POLL, self.store.retire(worker)).await;
+        }
+    }
+
+    /// False if the process stops meanwhile.
+    async fn pause(&self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.life.stopping()).await.is_err()
     }
 
     fn now_ms(&self) -> Millis {
@@ -104,35 +121,35 @@ impl Dispatcher {
     async fn dispatch(&self) {
         let mut work = self.store.bells().work;
         let (mut pause, mut told) = (PAUSE, None);
-        loop {
-            while !self.pipes.is_up() {
-                tokio::time::sleep(AWAY_POLL).await;
+        while !self.life.is_stopping() {
+            if !self.pipes.is_up() {
+                self.pause(AWAY_POLL).await;
+                continue;
             }
             // Before the look, so that what comes after it rings.
             work.mark_unchanged();
-            let wait = match self.group().await {
+            match self.group().await {
                 Ok(wait) => {
                     (pause, told) = (PAUSE, None);
-                    wait
+                    tokio::select! {
+                        _rung_or_closed = work.changed() => {}
+                        _is_over = self.pause(wait) => {}
+                    }
                 }
+                Err(Trouble::Store(StoreError::Broken(reason))) => return self.life.fail(reason),
                 Err(trouble) => {
-                    let text = match &trouble {
+                    let text = match trouble {
                         Trouble::Store(error) => error.to_string(),
                         Trouble::Pipe(error) => error.to_string(),
                     };
-                    if let Trouble::Store(StoreError::Broken(_)) = trouble {
-                        return self.life.fail(text);
-                    }
                     if told.as_ref() != Some(&text) {
                         tracing::warn!(reason = text, "tasks wait in the store");
                         told = Some(text);
                     }
-                    tokio::time::sleep(jittered(pause)).await;
+                    self.pause(jittered(pause)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
-                    continue;
                 }
-            };
-            let _rung_or_not = tokio::time::timeout(wait, work.changed()).await;
+            }
         }
     }
 
@@ -151,7 +168,14 @@ impl Dispatcher {
                 Err(Trouble::Store(error))
             }
         };
-        held(&self.name).is_busy = false;
+        let mut name = held(&self.name);
+        name.is_busy = false;
+        if matches!(sent, Err(Trouble::Store(_))) {
+            // What it has taken is unknown: nobody signs by this name any more, so that it is taken
+            // for dead, and whatever it is is pending again.
+            (name.worker, name.is_signed) = (WorkerId::new(), false);
+        }
+        drop(name);
         sent
     }
 

@@ -16,3 +16,12 @@ fn two_hosts_need_a_broker() {
     let (code, said) = Example::new("two_hosts.sh").fail();
     assert!(code == 1 && said.contains("RABBITMQ_URL"), "{said}");
 }
+
+#[test]
+fn the_pipes_are_measured_and_leave_no_queues_of_their_own() {
+    let url = shared().vhost("pipes-example");
+    let printed = Example::new("pipes").arg(url).arg("300").succeed();
+    assert!(printed.contains("ratio") && printed.contains("latency"), "{printed}");
+    let left = shared().queues("pipes-example");
+    assert_eq!(left, ["async-data-processor.tasks", "results"]);
+}

@@ -234,3 +234,68 @@ fn header(properties: &BasicProperties, name: &str) -> Option<i64> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(properties: BasicProperties, data: Vec<u8>) -> Delivery {
+        let mut delivery = Delivery::mock(1, "".into(), "".into(), false, data);
+        delivery.properties = properties;
+        delivery
+    }
+
+    #[test]
+    fn what_is_said_is_read_as_it_was_said() {
+        let (id, worker) = (TaskId::new(), WorkerId::new());
+        let head = |bytes, length: usize| {
+            Outcome::Finished(ResultHead { bytes, head: vec![b'7'; length] })
+        };
+        let ended = |outcome| Said::Ended { id, attempt: u32::MAX, outcome, at_ms: -5 };
+        let failed = Outcome::Failed { reason: "no \"good\"".to_owned(), is_final: true };
+        for expected in [
+            Said::Part { id, attempt: 1, index: u32::MAX, bytes: vec![0, 255] },
+            ended(head(3, 3)),
+            ended(head(1 << 30, 1024)),
+            ended(failed),
+            ended(Outcome::Released),
+            Said::Beat { worker, running: vec![Beat { id, attempt: 2, progress: 1000 }] },
+            Said::Retired { worker },
+            Said::Probe { by: worker, number: u64::MAX },
+            Said::Foreign { id, body: b"42".to_vec() },
+        ] {
+            let (properties, body) = message(expected.clone());
+            assert_eq!(said(delivery(properties, body)), expected);
+        }
+        let to = Reference { correlation_id: Some(id.to_string()), message_id: None };
+        let outcome = Outcome::Released;
+        let (properties, body) = message(Said::Reply { to, outcome, body: Vec::new() });
+        assert!(matches!(said(delivery(properties, body)), Said::Unclear { .. }));
+    }
+
+    #[test]
+    fn a_head_of_another_length_than_it_should_have_is_no_result() {
+        let id = TaskId::new();
+        let outcome = Outcome::Finished(ResultHead { bytes: 5, head: b"12345".to_vec() });
+        let (properties, _) = message(Said::Ended { id, attempt: 1, outcome, at_ms: 0 });
+        for body in [&b"1234"[..], b"123456"] {
+            let read = said(delivery(properties.clone(), body.to_vec()));
+            assert!(matches!(read, Said::Unclear { .. }), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_read_as_it_was_sent_and_somebody_elses_keeps_its_names() {
+        let (id, kind): (_, Name) = (TaskId::new(), "echo".parse().unwrap());
+        let task = TaskMessage { id, attempt: 9, kind, endpoint: None, payload: vec![1, 2] };
+        let tag = Tag { session: 1, number: 1 };
+        let properties = task_properties(&task);
+        let read = taken(tag, delivery(properties.clone(), vec![1, 2]), None);
+        assert_eq!(read, Taken { tag, task, reference: None, is_again: false });
+        let foreign = taken(tag, delivery(properties.with_type("no name".into()), vec![3]), None);
+        let id = Some(id.to_string());
+        let reference = Reference { correlation_id: id.clone(), message_id: id };
+        assert_eq!(foreign.reference, Some(reference));
+        assert_eq!((foreign.task.attempt, foreign.task.kind.as_str()), (0, "task"));
+    }
+}
