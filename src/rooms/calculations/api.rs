@@ -22,14 +22,15 @@ use serde_json::Value;
 use super::hub::Hub;
 use super::item::{self, Item};
 use super::order::Order;
+use super::partial::SKELETON_BYTES_MAX;
 use super::{input, outside, socket};
 use crate::clock::Clock;
 use crate::store::{Filter, Millis, Store, StoreError, Submitted, Task, TaskState};
-use crate::task::{Name, TaskId};
+use crate::task::{Name, RESULT_BYTES_MAX, TaskId};
 use crate::tasks::{page, result};
 use crate::web::{
-    Auth, BodyReader, HttpError, Principal, Query, Room, Scope, Shape, idempotency_key, json,
-    printable, refuse_coded,
+    Auth, BodyReader, BodySettings, HttpError, Principal, Query, Room, Scope, Shape,
+    idempotency_key, json, printable, refuse_coded,
 };
 
 /// Items of a page at most, and if nothing is said.
@@ -57,7 +58,7 @@ pub struct Calculations {
     pub store: Arc<dyn Store>,
     /// Reads orders within their limits.
     pub bodies: BodyReader,
-    /// Reads what outside workers tell: outputs are large.
+    /// Reads what outside workers tell, with [`upload_settings`].
     pub uploads: BodyReader,
     /// For the wall time.
     pub clock: Arc<dyn Clock>,
@@ -65,6 +66,18 @@ pub struct Calculations {
     pub hub: Hub,
     /// What a person may set.
     pub settings: CalculationsSettings,
+}
+
+/// The limits of what outside workers send: an output may be large, and come from afar.
+#[must_use]
+pub fn upload_settings() -> BodySettings {
+    let result_bytes = usize::try_from(RESULT_BYTES_MAX).unwrap_or(usize::MAX);
+    BodySettings {
+        max_bytes: result_bytes.saturating_add(SKELETON_BYTES_MAX),
+        timeout: Duration::from_secs(60 * 60),
+        min_bytes_per_second: 16 << 10,
+        ..BodySettings::default()
+    }
 }
 
 /// The routes of the room, behind their scopes.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::store::Millis;
 
 /// The most bytes of a body beside its output.
-const SKELETON_BYTES_MAX: usize = 64 << 10;
+pub(super) const SKELETON_BYTES_MAX: usize = 64 << 10;
 /// What is kept in the skeleton where the digits stood.
 const PLACE: &str = "";
 

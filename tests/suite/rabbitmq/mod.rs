@@ -14,7 +14,6 @@ mod faults_pair;
 mod faults_queues;
 mod interop;
 pub(crate) mod node;
-mod node;
 mod pipes;
 mod pipes_endpoint;
 mod pipes_work;
