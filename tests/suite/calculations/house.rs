@@ -2,6 +2,7 @@
 //! nobody who runs anything unless the test does.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use async_data_processor::store::sqlite::SqliteStore;
 use async_data_processor::store::{Claim, Settled, Settlement, Store, Task, TaskState};
 use async_data_processor::task::{Outcome, ResultHead, WorkerId};
 use async_data_processor::web::{
-    AppParts, Auth, BodyReader, BodySettings, Budget, CorsOrigins, HttpMetrics, Readiness,
+    AppParts, Auth, BodyReader, BodySettings, Budget, CorsOrigins, HttpMetrics, Readiness, Room,
     ServeSettings, Tokens, app, serve,
 };
 use prometheus_client::registry::Registry;
@@ -43,6 +44,45 @@ pub(crate) struct House {
     runtime: Runtime,
 }
 
+fn hub(store: Arc<dyn Store>, life: &Lifecycle) -> Hub {
+    let settings = HubSettings {
+        kind: "factorial".parse().unwrap(),
+        output_length_max: 20,
+        listeners_max: LISTENERS_MAX,
+    };
+    Hub::start(store, settings, life.clone())
+}
+
+fn rooms(
+    store: &Arc<SqliteStore>,
+    hub: &Hub,
+    http_metrics: &HttpMetrics,
+    scratch: &Path,
+    auth: &Auth,
+) -> Vec<Room> {
+    let budget = Budget::new(Budget::DEFAULT_BYTES, http_metrics);
+    let reader = |settings| BodyReader::new(settings, Arc::clone(&budget));
+    let calculations = Calculations {
+        store: store.clone(),
+        bodies: reader(BodySettings::default()),
+        uploads: reader(upload_settings()),
+        clock: Arc::new(SystemClock),
+        hub: hub.clone(),
+        settings: CalculationsSettings {
+            kind: "factorial".parse().unwrap(),
+            input_max: INPUT_MAX,
+            output_length_max: 20,
+            failures_max: 5,
+            outside_timeout: Duration::from_secs(3600),
+            scratch: scratch.to_owned(),
+        },
+    };
+    let settings = BodySettings { max_bytes: tasks::BODY_BYTES_MAX, ..Default::default() };
+    let tasks =
+        Tasks { store: store.clone(), bodies: reader(settings), clock: Arc::new(SystemClock) };
+    vec![calculations::room(calculations, auth), tasks::room(tasks, auth)]
+}
+
 struct Ready;
 
 impl Readiness for Ready {
@@ -66,41 +106,16 @@ impl House {
             .unwrap();
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
-        let clock = Arc::new(SystemClock);
         let auth = tokens.map_or_else(Auth::open, |list| {
-            Auth::with_tokens(Tokens::parse(list).unwrap(), 0, clock.clone())
+            Auth::with_tokens(Tokens::parse(list).unwrap(), 0, Arc::new(SystemClock))
         });
         let life = Lifecycle::new();
         let inside = runtime.enter();
-        let hub_settings = HubSettings {
-            kind: "factorial".parse().unwrap(),
-            output_length_max: 20,
-            listeners_max: LISTENERS_MAX,
-        };
-        let hub = Hub::start(store.clone(), hub_settings, life.clone());
         let mut registry = Registry::default();
         let http_metrics = HttpMetrics::register(&mut registry);
+        let hub = hub(store.clone(), &life);
         hub.register(&mut registry);
-        let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
-        let reader = |settings| BodyReader::new(settings, Arc::clone(&budget));
-        let calculations = Calculations {
-            store: store.clone(),
-            bodies: reader(BodySettings::default()),
-            uploads: reader(upload_settings()),
-            clock: clock.clone(),
-            hub: hub.clone(),
-            settings: CalculationsSettings {
-                kind: "factorial".parse().unwrap(),
-                input_max: INPUT_MAX,
-                output_length_max: 20,
-                failures_max: 5,
-                outside_timeout: Duration::from_secs(3600),
-                scratch: dir.path().to_owned(),
-            },
-        };
-        let settings = BodySettings { max_bytes: tasks::BODY_BYTES_MAX, ..Default::default() };
-        let tasks = Tasks { store: store.clone(), bodies: reader(settings), clock };
-        let rooms = vec![calculations::room(calculations, &auth), tasks::room(tasks, &auth)];
+        let rooms = rooms(&store, &hub, &http_metrics, dir.path(), &auth);
         let parts = AppParts {
             title: "test",
             version: "0",
