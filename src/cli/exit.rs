@@ -7,16 +7,16 @@ use std::process::ExitCode;
 pub(super) const HELP: &str = "\
 Exit codes:
     0  done
-    1  a check found something (verify, config check, doctor, bench)
+    1  a check found something (verify, config check, doctor, bench), or a task did not end well
     2  wrong usage
-   65  input data is wrong (publish, dead)
+   65  input data is wrong (publish, dead, tasks)
    69  something needed cannot be had (an address in use; bench: no server; doctor: no broker)
    70  a mistake of the program itself
    73  a directory or file cannot be made or used
    74  reading or writing failed; the next start recovers
    75  not done in time, try again (the shutdown deadline passed, no room, no consumer)
    78  a setting in the environment or the settings file is wrong
-  130  ended by Ctrl-C before the end (the second one; publish, bench: the first)
+  130  ended by Ctrl-C before the end (the second one; publish, tasks, calculate, bench: the first)
 
 Examples:
   async-data-processor up

@@ -2,6 +2,7 @@
 
 mod publish;
 mod state_dir;
+mod tasks;
 mod tools;
 
 use std::process::{Command, Output};

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::marks::{ENTRY_BYTES_MIN, SPREAD_SECONDS_MAX};
-use super::{bare, limit, run as running, target};
+use super::{bare, calculations, limit, run as running, target, tasks};
 use crate::cli::answer::Output;
 use crate::cli::exit::{Exit, Failure, OrExit};
 use crate::cli::settings::{OutputSettings, StateSettings};
@@ -112,6 +112,12 @@ enum Action {
     /// Measures what the parts alone cost on this machine, as a limit to compare with.
     #[command(after_help = limit::EXAMPLES)]
     Limit(limit::LimitCommand),
+    /// Measures how many tasks a second go in, are run, and have their result stored.
+    #[command(after_help = tasks::EXAMPLES)]
+    Tasks(tasks::TasksBench),
+    /// Measures how long it takes from asking for a small factorial until it is there.
+    #[command(after_help = calculations::EXAMPLES)]
+    Calculations(calculations::CalculationsBench),
     /// A bare HTTP server for `bench limit`, until stdin ends.
     #[command(hide = true)]
     Bare(bare::BareCommand),
@@ -121,6 +127,8 @@ enum Action {
 pub(in crate::cli) fn run(command: &BenchCommand) -> Result<Exit, Failure> {
     match &command.action {
         Some(Action::Limit(limit)) => limit::run(limit),
+        Some(Action::Tasks(tasks)) => tasks::run(tasks),
+        Some(Action::Calculations(calculations)) => calculations::run(calculations),
         Some(Action::Bare(bare)) => bare::run(bare),
         None => {
             crate::cli::logging::start(&command.state.log)?;

@@ -79,11 +79,6 @@ impl Marks {
         }
     }
 
-    /// Bytes of an entry.
-    pub(super) const fn entry_bytes(&self) -> usize {
-        self.entry_bytes
-    }
-
     /// How many messages can be told apart.
     pub(super) fn capacity(&self) -> u64 {
         let counters = 1_u64 << (6 * self.digits);
@@ -170,7 +165,7 @@ mod tests {
     #[test]
     fn the_smallest_entry_has_51_bytes_and_is_taken() {
         let marks = Marks::new(7, 60, 0);
-        assert_eq!((marks.entry_bytes(), ENTRY_BYTES_MIN), (51, 51));
+        assert_eq!((marks.entry_bytes, ENTRY_BYTES_MIN), (51, 51));
         assert_eq!(marks.capacity(), 60 << 24);
         let mut entry = marks.blank();
         marks.write(&mut entry, marks.capacity() - 1);

@@ -12,8 +12,8 @@ use serde::Serialize;
 /// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Commands of ours that hold a state directory but do not work on its messages for long.
-const TOOLS: [&str; 5] = ["publish", "verify", "history", "config", "bench"];
-const SERVICES: [&str; 3] = ["server", "message-consumer", "up"];
+const TOOLS: [&str; 7] = ["publish", "verify", "history", "config", "bench", "tasks", "calculate"];
+const SERVICES: [&str; 4] = ["server", "message-consumer", "task-worker", "up"];
 /// The file that every process of a state directory has open (`state`).
 const STATE_FILE: &str = "data.mdb";
 

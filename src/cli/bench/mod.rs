@@ -11,10 +11,13 @@
 //! | [`latency`], [`arrival`], [`meter`] | times, files as they come, CPU and memory |
 //! | [`drain`], [`files`], [`tally`] | is every accepted message in a file, exactly once? |
 //! | [`report`] | the figures, printed |
+//! | [`tasks`], [`tasks_marks`], [`tasks_client`], [`tasks_settle`] | the same for tasks |
+//! | [`calculations`] | from asking for a factorial to its digits |
 //! | [`limit`], [`bare`], [`limit_rabbitmq`] | what the parts alone cost on this machine |
 
 mod arrival;
 mod bare;
+mod calculations;
 mod command;
 mod drain;
 mod files;
@@ -33,5 +36,9 @@ mod run;
 mod schedule;
 mod tally;
 mod target;
+mod tasks;
+mod tasks_client;
+mod tasks_marks;
+mod tasks_settle;
 
 pub(super) use command::{BenchCommand, EXAMPLES, run};

@@ -37,12 +37,31 @@ fn exchange(target: &Target, request: &[u8]) -> std::io::Result<Reply> {
     })
 }
 
-/// Posts an empty array: nothing is stored, and the receipt says whose server it is.
+/// Posts an empty array of messages: nothing is stored, and the receipt says whose server it is.
 ///
 /// # Errors
 /// There is no server, it refuses, or it belongs to another state directory.
 pub(super) fn check(target: &Target, state: Option<&State>) -> Result<(), Failure> {
-    let mut request = target.head("POST", "/message", 2);
+    let url = &target.url;
+    let body = accepts(target, "/message")?;
+    let receipt = body.get("receipt").and_then(|receipt| receipt.as_str()?.parse::<Receipt>().ok());
+    // Over a broker there is no receipt: the state directory is the consumer's.
+    let Some(receipt) = receipt else { return Ok(()) };
+    let Some(state) = state.filter(|state| !receipt.is_of(state.identity())) else { return Ok(()) };
+    let text = format!(
+        "the server at {url} stores in another state directory than {}: set STATE_DIR to the \
+         server's, or pass --no-drain to measure without looking at files",
+        state.dir().display()
+    );
+    Err(Failure::new(Exit::Config, anyhow!(text)))
+}
+
+/// Posts an empty array, of which nothing is stored; the answer.
+///
+/// # Errors
+/// There is no server, or it refuses.
+pub(super) fn accepts(target: &Target, path: &str) -> Result<serde_json::Value, Failure> {
+    let mut request = target.head("POST", path, 2);
     request.extend_from_slice(b"[]");
     let url = &target.url;
     let reply = exchange(target, &request).map_err(|error| {
@@ -63,25 +82,16 @@ pub(super) fn check(target: &Target, state: Option<&State>) -> Result<(), Failur
             return Err(Failure::new(Exit::Config, anyhow!(text)));
         }
         _ => {
-            let text = format!("the server at {url} takes no messages: {shown}");
+            let what = path.trim_start_matches('/').trim_end_matches('s');
+            let text = format!("the server at {url} takes no {what}s: {shown}");
             return Err(Failure::new(Exit::Unavailable, anyhow!(text)));
         }
     }
-    let body = serde_json::from_str::<serde_json::Value>(&reply.body)
+    serde_json::from_str::<serde_json::Value>(&reply.body)
         .ok()
         .filter(|body| body.get("accepted").is_some())
         .ok_or_else(|| anyhow!("what answers at {url} is not this program: {shown}"))
-        .or_exit(Exit::Unavailable)?;
-    let receipt = body.get("receipt").and_then(|receipt| receipt.as_str()?.parse::<Receipt>().ok());
-    // Over a broker there is no receipt: the state directory is the consumer's.
-    let Some(receipt) = receipt else { return Ok(()) };
-    let Some(state) = state.filter(|state| !receipt.is_of(state.identity())) else { return Ok(()) };
-    let text = format!(
-        "the server at {url} stores in another state directory than {}: set STATE_DIR to the \
-         server's, or pass --no-drain to measure without looking at files",
-        state.dir().display()
-    );
-    Err(Failure::new(Exit::Config, anyhow!(text)))
+        .or_exit(Exit::Unavailable)
 }
 
 /// Commits that the server's process has synced; `None` if it does not say, as without scope read.

@@ -92,17 +92,11 @@ impl Report {
         if self.latency_ms.is_none() && self.end_to_end_ms.is_none() {
             return Ok(());
         }
-        writeln!(
-            out,
-            "{:<13} {:>11} {:>11} {:>11} {:>11} {:>11}",
-            "milliseconds", "p50", "p90", "p99", "p99.9", "max"
-        )?;
+        print_times_head(out)?;
         for (name, times) in [("to 201", self.latency_ms), ("to a file", self.end_to_end_ms)] {
-            let Some(Percentiles { p50, p90, p99, p99_9, max, .. }) = times else { continue };
-            writeln!(
-                out,
-                "{name:<13} {p50:>11.3} {p90:>11.3} {p99:>11.3} {p99_9:>11.3} {max:>11.3}"
-            )?;
+            if let Some(times) = times {
+                print_times(out, name, &times)?;
+            }
         }
         match self.end_to_end_resolution_ms {
             Some(resolution) => {
@@ -113,18 +107,7 @@ impl Report {
     }
 
     fn print_costs(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{:<26} {:>24} {:>20}", "process", "CPU s per million", "anonymous KiB")?;
-        for Cost { pid, command, cpu_seconds_per_million, anonymous_kib, .. } in &self.processes {
-            let cost = known(*cpu_seconds_per_million);
-            let name = format!("{command} (pid {pid})");
-            writeln!(out, "{name:<26} {cost:>24} {anonymous_kib:>20}")?;
-        }
-        if self.processes.is_empty() {
-            writeln!(out, "{:<26} not found on this machine: name it with --pids", "server")?;
-        }
-        if self.processes.len() > 1 {
-            writeln!(out, "{:<26} {:>24}", "together", known(self.cpu_seconds_per_million))?;
-        }
+        print_processes(out, &self.processes, self.cpu_seconds_per_million)?;
         let client = known(self.client_cpu_seconds_per_million);
         writeln!(out, "{:<26} {client:>24}", "this client")?;
         if let Some(commits) = self.server_state_commits {
@@ -156,11 +139,45 @@ impl Report {
     }
 }
 
-fn row(out: &mut impl Write, name: &str, figure: &str, unit: &str) -> io::Result<()> {
+/// What the processes of the server have cost, alone and together.
+pub(super) fn print_processes(
+    out: &mut impl Write,
+    processes: &[Cost],
+    together: Option<f64>,
+) -> io::Result<()> {
+    writeln!(out, "{:<26} {:>24} {:>20}", "process", "CPU s per million", "anonymous KiB")?;
+    for Cost { pid, command, cpu_seconds_per_million, anonymous_kib, .. } in processes {
+        let cost = known(*cpu_seconds_per_million);
+        let name = format!("{command} (pid {pid})");
+        writeln!(out, "{name:<26} {cost:>24} {anonymous_kib:>20}")?;
+    }
+    match processes.len() {
+        0 => writeln!(out, "{:<26} not found on this machine: name it with --pids", "server"),
+        1 => Ok(()),
+        _ => writeln!(out, "{:<26} {:>24}", "together", known(together)),
+    }
+}
+
+/// The head of a table of percentiles.
+pub(super) fn print_times_head(out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "{:<13} {:>11} {:>11} {:>11} {:>11} {:>11}",
+        "milliseconds", "p50", "p90", "p99", "p99.9", "max"
+    )
+}
+
+/// A row of it.
+pub(super) fn print_times(out: &mut impl Write, name: &str, times: &Percentiles) -> io::Result<()> {
+    let Percentiles { p50, p90, p99, p99_9, max, .. } = times;
+    writeln!(out, "{name:<13} {p50:>11.3} {p90:>11.3} {p99:>11.3} {p99_9:>11.3} {max:>11.3}")
+}
+
+pub(super) fn row(out: &mut impl Write, name: &str, figure: &str, unit: &str) -> io::Result<()> {
     writeln!(out, "{name:<13} {figure:>14} {unit}")
 }
 
-fn known(figure: Option<f64>) -> String {
+pub(super) fn known(figure: Option<f64>) -> String {
     figure.map_or_else(|| "unknown".to_owned(), |figure| format!("{figure:.3}"))
 }
 

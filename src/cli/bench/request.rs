@@ -2,36 +2,71 @@
 
 use super::marks::Marks;
 use super::target::Target;
+use super::tasks_marks::TaskMarks;
+
+/// What stands in a request.
+#[derive(Debug, Clone)]
+enum Entries {
+    Messages(Marks),
+    Tasks(TaskMarks),
+}
+
+impl Entries {
+    fn blank(&self) -> Vec<u8> {
+        match self {
+            Self::Messages(marks) => marks.blank(),
+            Self::Tasks(marks) => marks.blank(),
+        }
+    }
+
+    fn write(&self, entry: &mut [u8], number: u64) {
+        match self {
+            Self::Messages(marks) => marks.write(entry, number),
+            Self::Tasks(marks) => marks.write(entry, number),
+        }
+    }
+}
 
 /// A request of a fixed length, head and body.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     bytes: Vec<u8>,
     body_at: usize,
-    entries: u64,
-    marks: Marks,
+    entry_bytes: usize,
+    count: u64,
+    entries: Entries,
 }
 
 impl Request {
-    /// A request of `entries` messages.
-    pub(super) fn new(target: &Target, marks: Marks, entries: u64) -> Self {
-        let count = usize::try_from(entries).unwrap_or(1);
-        let blanks = vec![marks.blank(); count];
-        let body = [b"[", blanks.join(&b','.to_owned()).as_slice(), b"]"].concat();
-        let mut bytes = target.head("POST", "/message", body.len());
-        let body_at = bytes.len();
-        bytes.extend_from_slice(&body);
-        Self { bytes, body_at, entries, marks }
+    /// A request of `count` messages.
+    pub(super) fn new(target: &Target, marks: Marks, count: u64) -> Self {
+        Self::of(target, "/message", Entries::Messages(marks), count)
     }
 
-    /// Makes it request number `number`, whose messages are the next `entries` of the run.
+    /// A request of `count` tasks.
+    pub(super) fn of_tasks(target: &Target, marks: TaskMarks, count: u64) -> Self {
+        Self::of(target, "/tasks", Entries::Tasks(marks), count)
+    }
+
+    fn of(target: &Target, path: &str, entries: Entries, count: u64) -> Self {
+        let blank = entries.blank();
+        let entry_bytes = blank.len();
+        let blanks = vec![blank; usize::try_from(count).unwrap_or(1)];
+        let body = [b"[", blanks.join(&b','.to_owned()).as_slice(), b"]"].concat();
+        let mut bytes = target.head("POST", path, body.len());
+        let body_at = bytes.len();
+        bytes.extend_from_slice(&body);
+        Self { bytes, body_at, entry_bytes, count, entries }
+    }
+
+    /// Makes it request number `number`, whose entries are the next `count` of the run.
     pub(super) fn set_number(&mut self, number: u64) {
-        let Self { bytes, body_at, entries, marks } = self;
-        let first = number * *entries;
+        let Self { bytes, body_at, entry_bytes, count, entries } = self;
+        let first = number * *count;
         let body = bytes.get_mut(*body_at + 1..).unwrap_or_default();
         // Behind each entry stands a comma, behind the last the end of the array.
-        for (entry, number) in body.chunks_mut(marks.entry_bytes() + 1).zip(first..) {
-            marks.write(entry, number);
+        for (entry, number) in body.chunks_mut(*entry_bytes + 1).zip(first..) {
+            entries.write(entry, number);
         }
     }
 

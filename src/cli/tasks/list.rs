@@ -15,8 +15,8 @@ use crate::task::{Name, TaskId};
 
 pub(super) const EXAMPLES: &str = "\
 `attempt` is how often a task was given out, `failed` how often it failed. The JSON has a line for
-each task, with all that is known of it, payload included: text as it is, other bytes as
-{\"base64\":\"...\"}. `result_head` is the whole result up to 1 KiB; `tasks show ID --result` writes any.
+each task, with all that is known of it, payload included: text as it is, other bytes as an object
+with the key base64. `result_head` is the result up to 1 KiB; `tasks show ID --result` writes all.
 
 Examples:
   async-data-processor tasks list

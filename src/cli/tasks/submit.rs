@@ -161,7 +161,7 @@ impl Submission<'_> {
         self.submitted += tasks.len() as u64;
         for (task, submitted) in tasks.iter().zip(submitted) {
             if let Submitted::Follows(leader) = submitted {
-                tracing::info!(task = %task.id, follows = %leader, "the same work is there already");
+                tracing::info!(task = %task.id, follows = %leader, "follows the same work");
             }
             if !self.command.quiet {
                 writeln!(out, "{}", task.id).context("writing to stdout").or_exit(Exit::Io)?;
