@@ -2,16 +2,25 @@
 
 use std::time::Duration;
 
+use crate::database::Database;
 use crate::finish;
 use crate::process::End;
 use crate::random::SplitMix64;
 use crate::world::{Mode, Segment, World};
 
-/// The settings change after this many cycles.
+/// The settings change after this many cycles, and the same with tasks.
 const SEGMENT_CYCLES: u64 = 40;
+const TASK_SEGMENT_CYCLES: u64 = 30;
+/// With tasks, as many cycles spare the same process, or none: who is never left in peace can't
+/// notice that another is dead.
+const SPARING_CYCLES: u64 = 10;
 /// A process this young is recovering, if it has anything to recover.
 const YOUNG_MS: u64 = 60;
 const OLD_MS: u64 = 250;
+/// With tasks a process may get on with its work for as long.
+const BUSY_MS: u64 = 900;
+/// A worker that is paused for longer is declared dead.
+const SILENT_MS: u64 = 4500;
 /// How long a process may take to finish when it is asked to end.
 pub(crate) const TERMINATE_PATIENCE: Duration = Duration::from_secs(30);
 /// A process that is younger may not have installed its signal handlers yet; a calm cycle waits
@@ -23,6 +32,7 @@ const UNREADY: Duration = Duration::from_millis(OLD_MS);
 pub(crate) struct Tally {
     pub(crate) killed_server: u64,
     pub(crate) killed_consumer: u64,
+    pub(crate) killed_worker: u64,
     pub(crate) killed_up: u64,
     /// Kills within the first 60 ms after a start.
     pub(crate) killed_young: u64,
@@ -33,6 +43,10 @@ pub(crate) struct Tally {
     pub(crate) paused_broker: u64,
     pub(crate) cut_connections: u64,
     pub(crate) alarms: u64,
+    pub(crate) killed_database: u64,
+    pub(crate) restarted_database: u64,
+    pub(crate) paused_database: u64,
+    pub(crate) cut_sessions: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,39 +74,100 @@ pub(crate) fn run(
     random: &mut SplitMix64,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let mode = world.options.mode;
-    let mut segment = Segment::new(0, mode);
+    let (mode, has_tasks) = (world.options.mode, world.options.has_tasks);
+    let segment_cycles = if has_tasks { TASK_SEGMENT_CYCLES } else { SEGMENT_CYCLES };
+    let mut segment = Segment::new(0, mode, has_tasks);
     let mut earlier: Option<Cycle> = None;
+    let mut spared = None;
     for number in 0..world.options.cycles {
-        if number % SEGMENT_CYCLES == 0 {
+        if number % segment_cycles == 0 {
             if number > 0 {
                 stop_all(world, random, tally)?;
-                finish::check_files(world, true)?;
+                if !has_tasks {
+                    finish::check_files(world, true)?;
+                }
             }
-            segment = Segment::new(number / SEGMENT_CYCLES, mode);
+            segment = Segment::new(number / segment_cycles, mode, has_tasks);
             earlier = None;
-            world.start(segment)?;
-            // In the other segments the first blow may fall before anything is set up.
-            if number == 0 || random.chance(50) {
-                world.wait_until_healthy()?;
-            }
-            if number == 0
-                && let Some(broker) = &world.broker
-            {
-                broker.settle()?;
-            }
+            begin(world, random, segment, number == 0)?;
         }
-        let cycle = draw(random, mode, segment.is_up, earlier.take());
-        if let Some(broker) = &mut world.broker {
-            broker.strike(random, tally)?;
+        if number % SPARING_CYCLES == 0 {
+            spared = spare(random, &segment);
         }
+        let cycle = match has_tasks {
+            true => draw_for_tasks(random, &segment, spared),
+            false => draw(random, mode, segment.is_up, earlier.take()),
+        };
+        strike(world, random, tally)?;
         hit(world, random, &cycle, tally).map_err(|what| format!("cycle {number}: {what}"))?;
-        if let Some(broker) = &mut world.broker {
-            broker.restore()?;
-        }
+        restore(world)?;
         earlier = Some(cycle);
     }
     Ok(())
+}
+
+/// Starts the processes of a segment.
+fn begin(
+    world: &mut World,
+    random: &mut SplitMix64,
+    segment: Segment,
+    is_first: bool,
+) -> Result<(), String> {
+    world.start(segment)?;
+    // In the other segments the first blow may fall before anything is set up.
+    if is_first || random.chance(50) {
+        world.wait_until_healthy()?;
+    }
+    match &world.broker {
+        Some(broker) if is_first => broker.settle(),
+        _ => Ok(()),
+    }
+}
+
+fn strike(world: &mut World, random: &mut SplitMix64, tally: &mut Tally) -> Result<(), String> {
+    if let Some(broker) = &mut world.broker {
+        broker.strike(random, tally)?;
+    }
+    match &mut world.database {
+        Some(database) => database.strike(random, tally),
+        None => Ok(()),
+    }
+}
+
+fn restore(world: &mut World) -> Result<(), String> {
+    if let Some(broker) = &mut world.broker {
+        broker.restore()?;
+    }
+    world.database.as_mut().map_or(Ok(()), Database::restore)
+}
+
+/// Who is left in peace for some cycles, if anybody is.
+fn spare(random: &mut SplitMix64, segment: &Segment) -> Option<&'static str> {
+    let names = segment.names();
+    let number = usize::try_from(random.below(names.len() as u64 + 1)).ok()?;
+    names.get(number).copied().filter(|_| segment.has_tasks)
+}
+
+fn draw_for_tasks(
+    random: &mut SplitMix64,
+    segment: &Segment,
+    spared: Option<&'static str>,
+) -> Cycle {
+    let mut victims: Vec<_> =
+        segment.names().iter().copied().filter(|name| Some(*name) != spared).collect();
+    // One of them, or all at once.
+    if random.chance(75) {
+        let number = usize::try_from(random.below(victims.len() as u64)).unwrap_or(0);
+        victims = victims.get(number..=number).unwrap_or_default().to_vec();
+    }
+    let blow = match random.below(100) {
+        0..=6 => Blow::Pause,
+        7..=16 => Blow::Terminate,
+        _ => Blow::Kill,
+    };
+    let most = if random.chance(40) { YOUNG_MS } else { BUSY_MS };
+    let delay_ms = random.below(most);
+    Cycle { victims, blow, delay_ms, is_calm: blow == Blow::Terminate }
 }
 
 fn draw(random: &mut SplitMix64, mode: Mode, is_up: bool, earlier: Option<Cycle>) -> Cycle {
@@ -153,7 +228,8 @@ fn hit(
             let &[name, ..] = cycle.victims.as_slice() else { return Ok(()) };
             tally.paused += 1;
             world.process(name)?.signal("STOP")?;
-            std::thread::sleep(Duration::from_millis(random.between(100, 1500)));
+            let most = if world.options.has_tasks { SILENT_MS } else { 1500 };
+            std::thread::sleep(Duration::from_millis(random.between(100, most)));
             if random.chance(66) {
                 // Goes on with what it held; nothing to restart.
                 return world.process(name)?.signal("CONT");
@@ -183,6 +259,7 @@ fn kill(
         match name {
             "server" => tally.killed_server += 1,
             "up" => tally.killed_up += 1,
+            "worker-1" | "worker-2" => tally.killed_worker += 1,
             _ => tally.killed_consumer += 1,
         }
         // Of two victims the second goes on alone for a moment, or not.
@@ -215,9 +292,9 @@ fn stop_all(world: &mut World, random: &mut SplitMix64, tally: &mut Tally) -> Re
 
 #[cfg(test)]
 mod tests {
-    use super::{Blow, OLD_MS, YOUNG_MS, draw};
+    use super::{Blow, OLD_MS, YOUNG_MS, draw, draw_for_tasks, spare};
     use crate::random::SplitMix64;
-    use crate::world::Mode;
+    use crate::world::{Mode, Segment};
 
     #[test]
     fn a_seed_draws_the_same_cycles_again() {
@@ -255,5 +332,26 @@ mod tests {
         for wanted in [(Blow::Kill, 1), (Blow::Kill, 2), (Blow::Pause, 1), (Blow::Terminate, 1)] {
             assert!(seen.contains(&wanted), "{wanted:?} never came");
         }
+    }
+
+    #[test]
+    fn with_tasks_everybody_is_hit_and_spared() {
+        let mut random = SplitMix64::new(8, 0);
+        let segment = Segment::new(0, Mode::Mixed, true);
+        let (mut hit, mut left_alone) = (Vec::new(), Vec::new());
+        for _ in 0..500 {
+            let spared = spare(&mut random, &segment);
+            let cycle = draw_for_tasks(&mut random, &segment, spared);
+            assert!(cycle.victims.iter().all(|name| Some(*name) != spared));
+            hit.push((cycle.blow, cycle.victims));
+            left_alone.push(spared);
+        }
+        for &name in segment.names() {
+            assert!(hit.contains(&(Blow::Kill, vec![name])) && left_alone.contains(&Some(name)));
+            assert!(hit.contains(&(Blow::Pause, vec![name])));
+        }
+        assert!(
+            hit.contains(&(Blow::Kill, segment.names().to_vec())) && left_alone.contains(&None)
+        );
     }
 }

@@ -9,10 +9,17 @@
 mod args;
 mod broker;
 mod cycles;
+mod database;
 mod finish;
+mod finish_tasks;
+#[path = "../oracle/http.rs"]
+#[expect(dead_code, reason = "the oracle uses more of it")]
+mod http;
 #[path = "../oracle/json.rs"]
+#[expect(dead_code, reason = "the oracle uses more of it")]
 mod json;
 mod process;
+mod programs;
 #[path = "../oracle/random.rs"]
 mod random;
 mod world;
@@ -24,6 +31,7 @@ use std::time::Instant;
 use args::Flags;
 use cycles::Tally;
 use finish::{Accepted, Loads};
+use finish_tasks::{TaskLoad, Verdict};
 use random::SplitMix64;
 use world::{Options, World};
 
@@ -31,10 +39,13 @@ const USAGE: &str = "\
 Kills the processes of the binary again and again under load and checks that nothing is lost.
 
 crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--rabbitmq]
-      [--dir DIR] [--keep] [--set NAME=VALUE …]
+      [--tasks [--postgres [--rabbitmq]]] [--dir DIR] [--keep] [--set NAME=VALUE …]
   --mode   server, consumer, both, up, recovery or mixed (default)
   --rabbitmq  messages travel over a RabbitMQ that the test starts (Debian's, as installed), kills,
            pauses, alarms and starts again
+  --tasks  tasks instead of messages: a server and two workers, one of which may be spared for a
+           while; mixed mode, or up
+  --postgres  tasks are in a PostgreSQL that the test starts, kills, pauses and starts again
   --dir    a new or empty directory to work in (default: one in the temporary directory)
   --keep   keep the directory also after a success; after a failure it is always kept
   --set    a further environment variable for the processes of the binary
@@ -43,7 +54,7 @@ Example:
   BUILD=target/x86_64-unknown-linux-gnu/release
   crash --binary $BUILD/async-data-processor --oracle $BUILD/examples/oracle --seed 7
 
-Exit code 0: exactly once, 1: a failure (with the directory and the command to repeat), 2: usage.
+Exit code 0: exactly once (of tasks: each ended once, and as it must), 1: a failure (with the directory and the command to repeat), 2: usage.
 ";
 
 fn main() -> ExitCode {
@@ -52,7 +63,7 @@ fn main() -> ExitCode {
     if words.iter().any(|word| word == "--help") {
         return say(&mut std::io::stdout(), USAGE, 0);
     }
-    let options = Flags::parse(words, &valued, &["--keep", "--rabbitmq"])
+    let options = Flags::parse(words, &valued, &["--keep", "--rabbitmq", "--tasks", "--postgres"])
         .and_then(|flags| Options::read(&flags));
     let mut world = match options.and_then(World::new) {
         Ok(world) => world,
@@ -61,13 +72,12 @@ fn main() -> ExitCode {
     let started_at = Instant::now();
     let mut tally = Tally::default();
     match test(&mut world, &mut tally) {
-        Ok((accepted, report)) => {
+        Ok(shown) => {
             let removed = if world.options.keep { Ok(()) } else { world.remove() };
-            let seconds = started_at.elapsed().as_secs_f64();
-            let text = success(&world, &tally, &accepted, &report, seconds);
-            match (text, removed) {
-                (Ok(text), Ok(())) => say(&mut std::io::stdout(), &text, 0),
-                (Err(error), _) | (_, Err(error)) => say(&mut std::io::stderr(), &error, 1),
+            let text = success(&world, &tally, &shown, started_at.elapsed().as_secs_f64());
+            match removed {
+                Ok(()) => say(&mut std::io::stdout(), &text, 0),
+                Err(error) => say(&mut std::io::stderr(), &error, 1),
             }
         }
         Err(error) => {
@@ -79,26 +89,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn test(world: &mut World, tally: &mut Tally) -> Result<(Accepted, String), String> {
+/// Runs the test; what it has shown, as members of a JSON object.
+fn test(world: &mut World, tally: &mut Tally) -> Result<String, String> {
     let mut random = SplitMix64::new(world.options.seed, 0);
+    if world.options.has_tasks {
+        let mut load = TaskLoad::start(world)?;
+        cycles::run(world, &mut random, tally)?;
+        let Verdict { load, report, orphaned_ms } = finish_tasks::run(world, &mut load)?;
+        let (load, report) = (load.trim(), report.trim());
+        let orphaned = format!(r#""killed_to_next_attempt_ms_max":{orphaned_ms}"#);
+        return Ok(format!(r#""submitted":{load},"ended":{report},{orphaned}"#));
+    }
     let mut loads = Loads::start(world)?;
     cycles::run(world, &mut random, tally)?;
-    finish::run(world, &mut loads)
+    let (Accepted { requests, entries, unknown_requests }, report) =
+        finish::run(world, &mut loads)?;
+    Ok(members(&[
+        ("accepted_requests", requests),
+        ("accepted_entries", entries),
+        ("unknown_requests", unknown_requests),
+        ("files", finish::number(&report, "files")?),
+        ("recovered", finish::number(&report, "recovered")?),
+        ("lost", finish::number(&report, "lost")?),
+        ("duplicated", finish::number(&report, "duplicated")?),
+    ]))
 }
 
-fn success(
-    world: &World,
-    tally: &Tally,
-    accepted: &Accepted,
-    report: &str,
-    seconds: f64,
-) -> Result<String, String> {
+fn members(numbers: &[(&str, u64)]) -> String {
+    let members = numbers.iter().map(|(name, number)| format!("\"{name}\":{number}"));
+    members.collect::<Vec<_>>().join(",")
+}
+
+fn success(world: &World, tally: &Tally, shown: &str, seconds: f64) -> String {
     let cycles = world.options.cycles;
-    let numbers = [
+    let done = members(&[
         ("seed", world.options.seed),
         ("cycles", cycles),
         ("killed_server", tally.killed_server),
         ("killed_consumer", tally.killed_consumer),
+        ("killed_worker", tally.killed_worker),
         ("killed_up", tally.killed_up),
         ("killed_within_60_ms", tally.killed_young),
         ("paused", tally.paused),
@@ -108,22 +137,15 @@ fn success(
         ("paused_broker", tally.paused_broker),
         ("cut_connections", tally.cut_connections),
         ("alarms", tally.alarms),
-        ("accepted_requests", accepted.requests),
-        ("accepted_entries", accepted.entries),
-        ("unknown_requests", accepted.unknown_requests),
-        ("files", finish::number(report, "files")?),
-        ("recovered", finish::number(report, "recovered")?),
-        ("lost", finish::number(report, "lost")?),
-        ("duplicated", finish::number(report, "duplicated")?),
-    ];
-    let mut text = format!("{{\"mode\":\"{:?}\"", world.options.mode).to_lowercase();
-    for (name, number) in numbers {
-        text += &format!(",\"{name}\":{number}");
-    }
+        ("killed_database", tally.killed_database),
+        ("restarted_database", tally.restarted_database),
+        ("paused_database", tally.paused_database),
+        ("cut_sessions", tally.cut_sessions),
+    ]);
+    let mode = format!("\"mode\":\"{:?}\"", world.options.mode).to_lowercase();
     let rate = 3.0 / cycles as f64;
-    text += &format!(",\"seconds\":{seconds:.1}");
-    text += &format!(",\"bound\":\"bounds the failure rate at 3/{cycles} = {rate:.4} (95 %)\"}}");
-    Ok(text)
+    let bound = format!("\"bounds the failure rate at 3/{cycles} = {rate:.4} (95 %)\"");
+    format!("{{{mode},{done},{shown},\"seconds\":{seconds:.1},\"bound\":{bound}}}")
 }
 
 fn failure(world: &World, error: &str) -> String {

@@ -61,6 +61,11 @@ impl Process {
         Ok(Self { name, child, log, started_at: Instant::now(), ended: false })
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How long ago it was started.
     pub(crate) fn age(&self) -> Duration {
         self.started_at.elapsed()

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::args::Flags;
 use crate::broker::Broker;
+use crate::database::Database;
 use crate::process::{Process, leashed};
+use crate::programs;
 use crate::random::SplitMix64;
 
 const HEALTH_PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +51,8 @@ impl Mode {
 pub(crate) struct Segment {
     /// One process (`up`) instead of two.
     pub(crate) is_up: bool,
+    /// Tasks are tested: two workers beside the server, or one beside `up`.
+    pub(crate) has_tasks: bool,
     shards: u32,
     /// Every message a batch of its own, if it comes alone.
     has_small_batches: bool,
@@ -56,14 +60,24 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The settings of segment `number`, counted from 0.
-    pub(crate) fn new(number: u64, mode: Mode) -> Self {
+    pub(crate) fn new(number: u64, mode: Mode, has_tasks: bool) -> Self {
         let shards = match number % 3 {
             0 => 5,
             1 => 3,
             _ => 7,
         };
         let is_up = mode == Mode::Up || (mode == Mode::Mixed && number % 4 == 1);
-        Self { is_up, shards, has_small_batches: number.is_multiple_of(2) }
+        Self { is_up, has_tasks, shards, has_small_batches: number.is_multiple_of(2) }
+    }
+
+    /// The processes.
+    pub(crate) const fn names(&self) -> &'static [&'static str] {
+        match (self.has_tasks, self.is_up) {
+            (false, false) => &["server", "message-consumer"],
+            (false, true) => &["up"],
+            (true, false) => &["server", "worker-1", "worker-2"],
+            (true, true) => &["up", "worker-1"],
+        }
     }
 }
 
@@ -75,7 +89,10 @@ pub(crate) struct Options {
     pub(crate) cycles: u64,
     pub(crate) mode: Mode,
     pub(crate) keep: bool,
+    /// Tasks instead of messages.
+    pub(crate) has_tasks: bool,
     has_broker: bool,
+    has_database: bool,
     directory: PathBuf,
     /// Further environment variables for the processes.
     variables: Vec<(String, String)>,
@@ -95,6 +112,11 @@ impl Options {
             let (name, value) = pair.split_once('=').ok_or("--set needs NAME=VALUE")?;
             Ok((name.to_owned(), value.to_owned()))
         });
+        let (has_tasks, has_broker) = (flags.has("--tasks"), flags.has("--rabbitmq"));
+        let has_database = flags.has("--postgres");
+        if has_database && !has_tasks || has_broker && has_tasks && !has_database {
+            return Err("--postgres goes with --tasks, and --tasks --rabbitmq with it".to_owned());
+        }
         Ok(Self {
             binary: file("--binary")?,
             oracle: file("--oracle")?,
@@ -102,7 +124,9 @@ impl Options {
             cycles: flags.number("--cycles", 200)?.max(1),
             mode: Mode::parse(flags.all("--mode").last().unwrap_or(&"mixed"))?,
             keep: flags.has("--keep"),
-            has_broker: flags.has("--rabbitmq"),
+            has_tasks,
+            has_broker,
+            has_database,
             directory: flags.all("--dir").last().map_or(fallback, PathBuf::from),
             variables: variables.collect::<Result<_, &str>>()?,
         })
@@ -115,6 +139,8 @@ pub(crate) struct World {
     pub(crate) directory: PathBuf,
     /// The broker over which messages travel, if they do.
     pub(crate) broker: Option<Broker>,
+    /// The database in which tasks are, if they are in one.
+    pub(crate) database: Option<Database>,
     port: u16,
     segment: Segment,
     /// The processes under test with their commands: two, or one in an `up` segment.
@@ -133,12 +159,20 @@ impl World {
         for name in ["state", "output"] {
             fs::create_dir(directory.join(name)).map_err(place)?;
         }
-        let segment = Segment::new(0, options.mode);
+        let segment = Segment::new(0, options.mode, options.has_tasks);
         let broker = match options.has_broker {
             true => Some(Broker::start(&directory.join("broker"), free_port(1)?, free_port(2)?)?),
             false => None,
         };
-        Ok(Self { options, directory, broker, port: free_port(0)?, segment, running: Vec::new() })
+        let database = match options.has_database {
+            true => Some(Database::start(&directory.join("database"), free_port(3)?)?),
+            false => None,
+        };
+        if options.has_tasks {
+            programs::write(&directory).map_err(place)?;
+        }
+        let (port, running) = (free_port(0)?, Vec::new());
+        Ok(Self { options, directory, broker, database, port, segment, running })
     }
 
     /// Runs `command` of the binary with the settings of the segment and nothing else from here.
@@ -160,6 +194,15 @@ impl World {
             // The broker's queues are for one number of shards.
             command.env("RABBITMQ_URL", broker.url()).env("SHARDS_COUNT", "5");
         }
+        if self.options.has_tasks {
+            command.env("TASK_EXEC", programs::settings()).env("TASK_WORKERS", "4");
+        }
+        // With a broker, workers know nothing of the database.
+        if let Some(database) = &self.database
+            && (self.broker.is_none() || arguments != ["task-worker"])
+        {
+            command.env("DATABASE_URL", database.url());
+        }
         if self.segment.has_small_batches {
             command.env("BATCH_MIN", "1");
         }
@@ -177,6 +220,11 @@ impl World {
         self.directory.join(format!("{name}.log"))
     }
 
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     /// The address to publish to.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -185,8 +233,7 @@ impl World {
     /// Starts the processes of `segment`; none may be running.
     pub(crate) fn start(&mut self, segment: Segment) -> Result<(), String> {
         self.segment = segment;
-        let names: &[_] = if segment.is_up { &["up"] } else { &["server", "message-consumer"] };
-        for &name in names {
+        for &name in segment.names() {
             let process = self.spawn(name)?;
             self.running.push((name, process));
         }
@@ -202,7 +249,8 @@ impl World {
     }
 
     fn spawn(&self, name: &str) -> Result<Process, String> {
-        Process::start(name, &mut self.command(&[name]), &self.log(name), None)
+        let arguments = if name.starts_with("worker") { "task-worker" } else { name };
+        Process::start(name, &mut self.command(&[arguments]), &self.log(name), None)
     }
 
     /// The running process with this name.
@@ -231,6 +279,9 @@ impl World {
         if let Some(broker) = &mut self.broker {
             broker.wait_until_ready()?;
         }
+        if let Some(database) = &mut self.database {
+            database.wait_until_ready()?;
+        }
         self.wait_until_well("/readyz")
     }
 
@@ -254,7 +305,7 @@ impl World {
 
     /// Removes the directory.
     pub(crate) fn remove(&mut self) -> Result<(), String> {
-        self.broker = None;
+        (self.broker, self.database) = (None, None);
         fs::remove_dir_all(&self.directory).map_err(|error| error.to_string())
     }
 
@@ -306,13 +357,14 @@ mod tests {
 
     #[test]
     fn every_combination_of_settings_is_met() {
-        let segments: Vec<_> = (0..12).map(|number| Segment::new(number, Mode::Mixed)).collect();
+        let segments: Vec<_> =
+            (0..12).map(|number| Segment::new(number, Mode::Mixed, false)).collect();
         for shards in [3, 5, 7] {
             assert!(segments.iter().any(|segment| segment.shards == shards && segment.is_up));
             assert!(segments.iter().any(|segment| segment.shards == shards && !segment.is_up));
         }
         assert!(segments.iter().any(|segment| segment.is_up && !segment.has_small_batches));
-        assert!(!Segment::new(1, Mode::Recovery).is_up);
-        assert!(Segment::new(0, Mode::Up).is_up);
+        assert!(!Segment::new(1, Mode::Recovery, false).is_up);
+        assert!(Segment::new(0, Mode::Up, false).is_up);
     }
 }

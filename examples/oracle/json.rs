@@ -1,4 +1,4 @@
-//! Reads one JSON object strictly (RFC 8259) and hands out its own members as raw text.
+//! Reads one JSON object or array strictly (RFC 8259) and hands out its own members as raw text.
 //!
 //! Written here and not taken from the program under test, whose idea of JSON is itself checked.
 
@@ -19,6 +19,31 @@ pub(crate) fn members<'a>(
     scanner.object(0, member)?;
     scanner.skip_space();
     if scanner.at == text.len() { Ok(()) } else { Err("text after the object") }
+}
+
+/// Calls `element` with the raw value of every element of the array that `text` is, in order.
+pub(crate) fn elements<'a>(text: &'a str, element: &mut dyn FnMut(&'a str)) -> Result<(), Fault> {
+    let mut scanner = Scanner { text, at: 0 };
+    scanner.skip_space();
+    if scanner.peek() != Some(b'[') {
+        return Err("no array");
+    }
+    scanner.array(0, element)?;
+    scanner.skip_space();
+    if scanner.at == text.len() { Ok(()) } else { Err("text after the array") }
+}
+
+/// `text` as a JSON string.
+pub(crate) fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\0'..='\u{1f}' => quoted += &format!("\\u{:04x}", u32::from(character)),
+            _ => quoted.push(character),
+        }
+    }
+    quoted + "\""
 }
 
 struct Scanner<'a> {
@@ -79,14 +104,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<(), Fault> {
+    fn array(&mut self, depth: usize, element: &mut dyn FnMut(&'a str)) -> Result<(), Fault> {
         self.at += 1;
         self.skip_space();
         if self.take(b']') {
             return Ok(());
         }
         loop {
-            self.value(depth + 1)?;
+            element(self.value(depth + 1)?);
             if self.take(b']') {
                 return Ok(());
             }
@@ -106,7 +131,7 @@ impl<'a> Scanner<'a> {
         match self.peek() {
             Some(b'"') => self.string().map(|_| ())?,
             Some(b'{') => self.object(depth, &mut |_, _| ())?,
-            Some(b'[') => self.array(depth)?,
+            Some(b'[') => self.array(depth, &mut |_| ())?,
             Some(b'-' | b'0'..=b'9') => self.number()?,
             _ => self.word()?,
         }
@@ -186,7 +211,7 @@ impl<'a> Scanner<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::members;
+    use super::{elements, members, quote};
 
     fn read(text: &str) -> Result<Vec<(&str, &str)>, &'static str> {
         let mut found = Vec::new();
@@ -205,6 +230,17 @@ mod tests {
         ];
         assert_eq!(read(text).unwrap(), expected);
         assert_eq!(read("{}").unwrap(), []);
+    }
+
+    #[test]
+    fn the_elements_of_an_array_are_handed_out_and_nothing_else_is_one() {
+        let mut found = Vec::new();
+        elements(r#" [1, {"a":[2]} ,"x]"] "#, &mut |raw| found.push(raw)).unwrap();
+        assert_eq!(found, ["1", r#"{"a":[2]}"#, r#""x]""#]);
+        for text in ["", "{}", "[", "[1,]", "[]x", "[[]"] {
+            assert!(elements(text, &mut |_| ()).is_err(), "{text:?} was taken");
+        }
+        elements("[]", &mut |_| ()).unwrap();
     }
 
     #[test]
@@ -239,5 +275,10 @@ mod tests {
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(&deep).is_err());
+    }
+
+    #[test]
+    fn a_quoted_text_is_valid_whatever_it_holds() {
+        assert_eq!(quote("a\"\\\n"), r#""a\"\\\u000a""#);
     }
 }

@@ -10,12 +10,17 @@ mod args;
 mod book;
 mod check;
 mod entry;
+mod factorial;
 mod http;
 mod json;
 mod ledger;
 mod load;
 mod names;
 mod random;
+mod task_book;
+mod task_check;
+mod task_load;
+mod work;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,6 +41,16 @@ oracle check --ledger FILE [--ledger FILE …] --output DIR [--output DIR …] [
   Compares ledgers and files. --allow-waiting: accepted entries may not be in the files yet.
   --allow-torn: a request that was not accepted may be there in part.
   Prints a JSON report; 0: nothing lost, duplicated, unexpected, torn or damaged, 1: something.
+
+oracle task-load --url http://HOST:PORT --ledger FILE [--seed 1] [--connections 4] [--seconds S]
+                 [--stop-file PATH] [--rate-pause-ms M]
+  Submits and cancels tasks of every kind in `work.rs`, half of the requests repeated until their
+  outcome is known. Prints a JSON summary; 0: done, 1: an answer was wrong.
+
+oracle task-check --url http://HOST:PORT --ledger FILE [--runs FILE …] [--patience-seconds 60]
+  Waits until every task has ended, then compares ledger, states and results, and the lines
+  `ID ATTEMPT …` that programs have written into FILE when they began.
+  Prints a JSON report; 0: every accepted task has ended once and as it must, 1: one has not.
 
 Examples:
   oracle load --url http://127.0.0.1:8080 --ledger /tmp/ledger --seconds 10
@@ -64,6 +79,22 @@ fn main() -> ExitCode {
         Some("check") => {
             Flags::parse(words, &["--ledger", "--output"], &["--allow-waiting", "--allow-torn"])
                 .and_then(|flags| check::run(&flags))
+        }
+        Some("task-load") => {
+            let valued = [
+                "--url",
+                "--ledger",
+                "--seed",
+                "--connections",
+                "--seconds",
+                "--rate-pause-ms",
+                "--stop-file",
+            ];
+            Flags::parse(words, &valued, &[]).and_then(|flags| task_load::run(&flags))
+        }
+        Some("task-check") => {
+            Flags::parse(words, &["--url", "--ledger", "--runs", "--patience-seconds"], &[])
+                .and_then(|flags| task_check::run(&flags))
         }
         Some("--help" | "help") => Ok((USAGE.trim_end().to_owned(), true)),
         _ => Err(USAGE.to_owned()),
