@@ -27,10 +27,6 @@ use crate::web::{Auth, BodyReader, BodySettings, Budget, Room};
 
 /// The most bytes of a body with tasks.
 const TASKS_BYTES_MAX: usize = 8 << 20;
-/// The most bytes of what an outside worker sends: the largest result, and what stands around it.
-const UPLOAD_BYTES_MAX: usize = 128 << 20;
-/// How long that may take.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(900);
 /// How long an outside worker may take for a calculation.
 const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a stop waits for listeners to be told.
@@ -97,16 +93,11 @@ impl<'a> TaskRooms<'a> {
     pub(super) fn rooms(&self, budget: &Arc<Budget>, auth: &Auth) -> [Room; 2] {
         let TaskParts { process, settings, store, .. } = self.parts;
         let reader = |settings| BodyReader::new(settings, Arc::clone(budget));
-        let uploads = BodySettings {
-            max_bytes: UPLOAD_BYTES_MAX,
-            timeout: UPLOAD_TIMEOUT,
-            ..BodySettings::default()
-        };
         let bulk = BodySettings { max_bytes: TASKS_BYTES_MAX, ..BodySettings::default() };
-        let calculations = Calculations {
+        let calculating = Calculations {
             store: Arc::clone(&store.store),
             bodies: reader(BodySettings::default()),
-            uploads: reader(uploads),
+            uploads: reader(calculations::upload_settings()),
             clock: Arc::clone(&process.clock),
             hub: self.hub.clone(),
             settings: CalculationsSettings {
@@ -117,12 +108,12 @@ impl<'a> TaskRooms<'a> {
                 scratch: process.state.dir().join("uploads"),
             },
         };
-        let tasks = Tasks {
+        let running = Tasks {
             store: Arc::clone(&store.store),
             bodies: reader(bulk),
             clock: Arc::clone(&process.clock),
         };
-        [calculations::room(calculations, auth), tasks::room(tasks, auth)]
+        [calculations::room(calculating, auth), tasks::room(running, auth)]
     }
 
     /// What keeps tasks from getting on, in words for a person.

@@ -39,3 +39,4 @@ mod survive_signals;
 mod survive_space;
 mod tap;
 mod tasks_http;
+mod tasks;
