@@ -488,7 +488,9 @@ mod tests {
     async fn jobs_behind_long_ones_are_given_back_and_so_is_everything_at_the_end() {
         let mut running = start(Fake::new(false), 1, LONG);
         // Quick ones first, so that many are taken at once.
-        (0..200).for_each(|_| drop(running.supply.push("echo", b"")));
+        for _ in 0..200 {
+            running.supply.push("echo", b"");
+        }
         running.supply.outcomes(200).await;
         let long = running.supply.push("endless", b"");
         let behind: Vec<TaskId> = (0..5).map(|_| running.supply.push("echo", b"")).collect();

@@ -38,5 +38,5 @@ mod survive_output;
 mod survive_signals;
 mod survive_space;
 mod tap;
-mod tasks_http;
 mod tasks;
+mod tasks_http;

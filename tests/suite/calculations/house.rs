@@ -72,7 +72,6 @@ fn rooms(
             kind: "factorial".parse().unwrap(),
             input_max: INPUT_MAX,
             output_length_max: 20,
-            failures_max: 5,
             outside_timeout: Duration::from_secs(3600),
             scratch: scratch.to_owned(),
         },
