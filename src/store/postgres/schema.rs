@@ -33,8 +33,10 @@ pub(super) async fn migrate(client: &Client) -> Result<(), DatabaseError> {
     if is_latest(version(client).await?)? {
         return Ok(());
     }
+    // Before the transaction: what was looked up before the wait is remembered until it begins. If
+    // anything fails, the connection is closed, and the lock with it.
+    client.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     client.batch_execute("BEGIN").await?;
-    client.query("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     let mut found = version(client).await?;
     if found == 0 {
         let make = "CREATE SCHEMA IF NOT EXISTS async_data_processor; \
@@ -51,7 +53,9 @@ pub(super) async fn migrate(client: &Client) -> Result<(), DatabaseError> {
         client.execute(note, &[&found]).await?;
         tracing::info!(version = found, "the tables in the database were brought up to date");
     }
-    Ok(client.batch_execute("COMMIT").await?)
+    client.batch_execute("COMMIT").await?;
+    client.query("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    Ok(())
 }
 
 fn is_latest(found: i32) -> Result<bool, DatabaseError> {
