@@ -113,7 +113,9 @@ async fn begun(world: &World, worker: &Worker) -> (Job, WorkerId) {
     let beat = Beat { id, attempt: 1, progress: 1 };
     let owner = until("the task to run", async || {
         worker.supply.beat(vec![beat]).await.unwrap();
-        world.task(id).await.owner
+        // Before it runs, its owner may be the dispatcher.
+        let task = world.task(id).await;
+        task.owner.filter(|_| task.state == TaskState::Running)
     });
     (job, owner.await)
 }
