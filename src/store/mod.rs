@@ -26,7 +26,8 @@
 //!    changes nothing.
 //! 4. The tasks of a worker that was buried are pending again, as one failure more; those of a
 //!    worker that is heard of are not touched. No promise depends on any clock.
-//! 5. Tasks with the same key are run once: later ones follow the first, and end as it does.
+//! 5. Tasks with the same key are run once: later ones follow the first, and end as it does. When
+//!    it failed or was missed, each of them stands alone, and the key is free.
 
 pub mod postgres;
 mod row;
@@ -204,7 +205,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Adds tasks, all or none of them; what came of each, in their order.
     fn submit(&self, tasks: Vec<NewTask>, now_ms: Millis) -> Answer<'_, Vec<Submitted>>;
 
-    /// Gives due tasks to a worker: pending to running. Those too late are missed instead.
+    /// Gives due tasks to a worker: pending to running. Those too late are missed instead. A worker
+    /// that gets some has signed; one that was buried gets none.
     fn claim(&self, claim: Claim) -> Answer<'_, Claimed>;
 
     /// Takes due tasks of every kind and endpoint for the broker: pending to queued, with the next
@@ -220,8 +222,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The broker has confirmed these.
     fn dispatched(&self, tasks: Vec<(TaskId, Attempt)>) -> Answer<'_, ()>;
 
-    /// What was queued before `queued_before_ms` and nobody has begun is pending again: the broker
-    /// has lost it. How many.
+    /// What was queued before `queued_before_ms`, confirmed by the broker and begun by nobody is
+    /// pending again: the broker has lost it. Of this endpoint, or of those for any worker. How
+    /// many.
     fn requeue(
         &self,
         endpoint: Option<Name>,
@@ -250,7 +253,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn workers(&self) -> Answer<'_, Vec<WorkerBeat>>;
 
     /// Declares a worker dead, if it has not signed since; how many tasks are pending again, or
-    /// given up after their last failure.
+    /// given up after their last failure. They are due at once. What a dispatcher had not yet
+    /// handed over has not failed.
     fn bury(&self, dead: WorkerBeat, now_ms: Millis) -> Answer<'_, u64>;
 
     /// Gives back, unharmed, what a worker has without knowing it: it names all it has in hand.
@@ -261,7 +265,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn retire(&self, worker: WorkerId) -> Answer<'_, ()>;
 
     /// An outside worker begins a task: to running, without an owner, until `deadline_ms`. `None`
-    /// if there is no such task, else the task as it then stands; an ended one is left as it is.
+    /// if there is no such task, else the task as it then stands; one that has ended, or that a
+    /// worker of ours runs, is left as it is. Of a follower, the task that it follows begins.
     fn begin_outside(
         &self,
         id: TaskId,
@@ -274,7 +279,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn cancel(&self, id: TaskId, now_ms: Millis) -> Answer<'_, Option<TaskState>>;
 
     /// Makes a failed, cancelled or missed task pending and due, with no failures; `None` if there
-    /// is no such task, else the state in which it was.
+    /// is no such task, else the state in which it was. If another one does the same work by now,
+    /// or has done it, it follows that one.
     fn retry(&self, id: TaskId, now_ms: Millis) -> Answer<'_, Option<TaskState>>;
 
     /// A task.

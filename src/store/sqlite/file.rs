@@ -18,7 +18,7 @@ use crate::store::StoreError;
 
 const FILE: &str = "tasks.sqlite";
 /// Against other programs, and while another process recovers the file: ours take turns.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages a writer keeps in memory, in KiB; negative, as SQLite wants it.
 const WRITER_CACHE_KIB: i64 = -16 * 1024;
 /// The write-ahead log is cut down to this when it begins anew.

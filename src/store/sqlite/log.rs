@@ -1,14 +1,20 @@
 //! Keeps the write-ahead log short, by checkpoints of our own: SQLite's automatic one forgets
 //! whether it failed.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Result};
 
 use super::fault::Health;
+use super::file::BUSY_TIMEOUT;
 
 /// Pages in the log after which they are copied into the file.
 const PAGES: i64 = 4 << 10;
 /// Pages after which the log must begin anew, for which readers are waited for.
 const PAGES_MAX: i64 = 4 * PAGES;
+
+/// How long writers wait for readers then.
+const READERS_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// How long the log was when it was last seen to.
 #[derive(Debug, Default)]
@@ -36,11 +42,14 @@ impl Log {
         if pages < self.seen_pages + PAGES {
             return Ok(());
         }
-        self.seen_pages = if pages < PAGES_MAX {
-            checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?
-        } else {
-            checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)")?
-        };
+        if pages < PAGES_MAX {
+            self.seen_pages = checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")?;
+            return Ok(());
+        }
+        connection.busy_timeout(READERS_PAUSE_MAX)?;
+        let left = checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)");
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        self.seen_pages = left?;
         Ok(())
     }
 }

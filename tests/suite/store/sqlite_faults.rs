@@ -14,6 +14,7 @@ use rusqlite::Connection;
 
 use super::{T0, claim, result, settlement, task};
 use crate::harness::wait_for;
+use crate::survive_space::SmallDisk;
 
 const LEDGER: &str = "STORE_LEDGER";
 const CHILD: &str = "store::sqlite_faults::a_child_writes_until_it_is_killed";
@@ -82,6 +83,91 @@ async fn a_damaged_file_is_given_up_and_says_so() {
     // Not even what might have worked is done any more.
     let submitted = store.submit(vec![task("a")], T0).await;
     assert_eq!(submitted, Err(StoreError::Broken(reason)));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_free_again_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(&dir.path().join("small"), 16);
+    let dir = dir.path().join("small");
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&dir).unwrap());
+    let ids = super::submit_many(&store, "a", 10).await;
+    disk.fill(256);
+    let mut kept = ids.len();
+    let told = loop {
+        let new = vec![NewTask { payload: vec![7; 900], ..task("b") }];
+        match store.submit(new, T0).await {
+            Ok(_) => kept += 1,
+            Err(told) => break told,
+        }
+    };
+    assert!(matches!(&told, StoreError::Full(text) if text.contains("room")), "{told}");
+    let filter = || Filter { tasks_max: usize::MAX, ..Filter::default() };
+    assert_eq!(store.tasks(filter()).await.unwrap().len(), kept);
+    disk.free();
+    super::submit_many(&store, "a", 10).await;
+    let claimed = claim(&store, WorkerId::new(), 100).await;
+    assert_eq!(claimed.len(), 20);
+    drop(store);
+    let store = SqliteStore::open(&dir).unwrap();
+    assert_eq!(store.tasks(filter()).await.unwrap().len(), kept + 10);
+}
+
+/// Not a test of its own: meets a sync that fails.
+#[tokio::test]
+async fn a_child_meets_a_failed_sync() {
+    let Some(ledger) = std::env::var_os(LEDGER).map(PathBuf::from) else { return };
+    let store = SqliteStore::open(ledger.parent().unwrap()).unwrap();
+    let mut lines = String::new();
+    let told = loop {
+        let new = task("a");
+        let line = format!("{} pending\n", new.id);
+        match store.submit(vec![new], T0).await {
+            Ok(_) => lines += &line,
+            Err(told) => break told,
+        }
+    };
+    assert!(matches!(told, StoreError::Broken(_)), "{told}");
+    // The next sync would succeed, and mean nothing.
+    assert_eq!(store.submit(vec![task("a")], T0).await, Err(told.clone()));
+    assert_eq!(store.task(TaskId::new()).await, Err(told));
+    std::fs::write(ledger, lines).unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_no_success_then_or_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = dir.path().join("ledger");
+    drop(SqliteStore::open(dir.path()).unwrap());
+    let log = dir.path().join("tasks.sqlite-wal");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-P"]);
+    command.arg(log).args(["-e", "inject=fsync,fdatasync:error=EIO:when=40"]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "store::sqlite_faults::a_child_meets_a_failed_sync"]);
+    let ended = command.env(LEDGER, &ledger).output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let promised = promised(&ledger);
+    assert!(promised.len() > 20, "{}", promised.len());
+    for id in promised.into_keys() {
+        assert!(store.task(id).await.unwrap().is_some(), "lost {id}");
+    }
+}
+
+#[tokio::test]
+async fn the_write_ahead_log_does_not_grow_with_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path()).unwrap());
+    for _ in 0..60 {
+        let id = super::submit(&store, task("a")).await;
+        for index in 0..4 {
+            assert!(store.put_part(id, None, index, vec![7; 1 << 20]).await.unwrap());
+        }
+        store.cancel(id, T0).await.unwrap();
+    }
+    let bytes = std::fs::metadata(dir.path().join("tasks.sqlite-wal")).unwrap().len();
+    assert!(bytes <= 96 << 20, "240 MiB written, and {bytes} bytes of them in the log");
 }
 
 /// Not a test of its own: what the next one kills. Whatever was answered goes into the ledger.
