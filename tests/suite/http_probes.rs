@@ -59,18 +59,47 @@ fn every_answer_carries_the_security_headers() {
     }
 }
 
+/// Every route of `server`.
+const ROUTES: [&str; 20] = [
+    "DELETE /factorial/{id}",
+    "DELETE /tasks/{id}",
+    "GET /factorial",
+    "GET /factorial/{id}",
+    "GET /health",
+    "GET /healthcheck/",
+    "GET /livez",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /readyz",
+    "GET /receipt/{receipt}",
+    "GET /tasks",
+    "GET /tasks/{id}",
+    "GET /tasks/{id}/result",
+    "GET /websockets",
+    "POST /factorial",
+    "POST /message",
+    "POST /tasks",
+    "POST /tasks/{id}/retry",
+    "PUT /factorial/{id}",
+];
+
 #[test]
 fn the_description_names_every_route_and_every_route_it_names_answers() {
     let rig = Rig::new();
     let server = rig.serve(&["server"]);
     let address = server.address();
     let receipt = post_entries(address, &[entry(0, "a")]);
+    let calculation = request(address, "POST", "/factorial", &[], b"{\"input\":5}").json();
+    let calculation = calculation["id"].as_str().unwrap().to_owned();
+    let task = request(address, "POST", "/tasks", &[], b"{\"kind\":\"nobody-knows-it\"}").json();
+    let task = task["ids"][0].as_str().unwrap().to_owned();
     let document = request(address, "GET", "/openapi.json", &[], b"").json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
     let paths = document["paths"].as_object().unwrap();
     let mut routes = BTreeSet::new();
     for (path, methods) in paths {
-        let target = path.replace("{receipt}", &receipt);
+        let id = if path.starts_with("/tasks") { &task } else { &calculation };
+        let target = path.replace("{receipt}", &receipt).replace("{id}", id);
         let allowed =
             request(address, "BREW", &target, &[], b"").header("allow").map(str::to_owned);
         let allowed = allowed.unwrap_or_else(|| panic!("{path} is described but not served"));
@@ -79,25 +108,22 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
             assert!(described["summary"].is_string(), "{method} {path} is not described");
         }
         for method in methods.as_object().unwrap().keys().map(|name| name.to_ascii_uppercase()) {
-            let body: &[u8] = if method == "POST" { b"[]" } else { b"" };
+            let body: &[u8] = match method.as_str() {
+                "POST" if path == "/factorial" => b"{\"input\":5}",
+                "POST" => b"[]",
+                "PUT" => b"{}",
+                _ => b"",
+            };
             let answer = request(address, &method, &target, &[], body);
             let described = &methods[method.to_ascii_lowercase()]["responses"];
-            assert!(answer.status < 300, "{method} {path}: {answer:?}");
+            // There is no result of what nobody runs, and this is no WebSocket.
+            let is_refused = ["/tasks/{id}/result", "/websockets"].contains(&path.as_str());
+            assert_eq!(answer.status >= 300, is_refused, "{method} {path}: {answer:?}");
             assert!(described[answer.status.to_string()].is_object(), "{method} {path}");
             routes.insert(format!("{method} {path}"));
         }
     }
-    let expected = [
-        "GET /health",
-        "GET /healthcheck/",
-        "GET /livez",
-        "GET /metrics",
-        "GET /openapi.json",
-        "GET /readyz",
-        "GET /receipt/{receipt}",
-        "POST /message",
-    ];
-    assert_eq!(routes.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    assert_eq!(routes.iter().map(String::as_str).collect::<Vec<_>>(), ROUTES);
     for reference in document.to_string().split("\"$ref\":\"#").skip(1) {
         let pointer = reference.split('"').next().unwrap();
         assert!(document.pointer(pointer).is_some(), "{pointer} is referred to but not there");
