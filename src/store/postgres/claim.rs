@@ -13,6 +13,9 @@ use crate::task::{Attempt, TaskId, WorkerId};
 /// What a task says that was missed.
 pub(super) const TOO_LATE: &str = "its time was over before it began";
 
+/// How often it looks for others in place of those that were missed.
+const ROUNDS_MAX: usize = 10;
+
 const CLAIM: &str = "UPDATE tasks t SET \
      state = CASE WHEN t.expires_at_ms < $3 THEN 6 ELSE 2 END, \
      attempt = CASE WHEN t.expires_at_ms < $3 THEN t.attempt ELSE t.attempt + 1 END, \
@@ -61,11 +64,19 @@ const GIVE_BACK: &str = "UPDATE tasks SET state = 0, attempt = attempt - 1, owne
 pub(super) async fn claim(txn: &Txn, claim: &Claim) -> Result<Claimed, DatabaseError> {
     let endpoint = claim.endpoint.as_ref().map(|name| name.as_str()).unwrap_or_default();
     let kinds: Vec<&str> = claim.kinds.iter().map(|kind| kind.as_str()).collect();
-    let (tasks_max, worker) = (stored(claim.tasks_max), worker_uuid(claim.worker));
-    let values: &super::link::Values<'_> =
-        &[&endpoint, &kinds, &claim.now_ms, &tasks_max, &worker, &TOO_LATE];
-    let rows = txn.rows(CLAIM, values).await?;
-    let tasks = give_out(txn, rows, claim.worker).await?;
+    let worker = worker_uuid(claim.worker);
+    let mut tasks = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let wanted = claim.tasks_max.saturating_sub(tasks.len());
+        let values: &super::link::Values<'_> =
+            &[&endpoint, &kinds, &claim.now_ms, &stored(wanted), &worker, &TOO_LATE];
+        let rows = txn.rows(CLAIM, values).await?;
+        let found = rows.len();
+        tasks.extend(give_out(txn, rows, claim.worker).await?);
+        if found < wanted || tasks.len() >= claim.tasks_max {
+            break;
+        }
+    }
     let next = txn.rows(NEXT_DUE, &[&endpoint, &kinds]).await?;
     claimed(tasks, &next)
 }
@@ -77,9 +88,18 @@ pub(super) async fn take_due(
     tasks_max: usize,
     now_ms: Millis,
 ) -> Result<Claimed, DatabaseError> {
-    let (tasks_max, owner) = (stored(tasks_max), worker_uuid(dispatcher));
-    let rows = txn.rows(TAKE_DUE, &[&now_ms, &tasks_max, &owner, &TOO_LATE]).await?;
-    let tasks = give_out(txn, rows, dispatcher).await?;
+    let owner = worker_uuid(dispatcher);
+    let mut tasks = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let wanted = tasks_max.saturating_sub(tasks.len());
+        let values: &super::link::Values<'_> = &[&now_ms, &stored(wanted), &owner, &TOO_LATE];
+        let rows = txn.rows(TAKE_DUE, values).await?;
+        let found = rows.len();
+        tasks.extend(give_out(txn, rows, dispatcher).await?);
+        if found < wanted || tasks.len() >= tasks_max {
+            break;
+        }
+    }
     let next = txn.rows(NEXT_DUE_OF_ALL, &[]).await?;
     claimed(tasks, &next)
 }

@@ -61,8 +61,8 @@ const BURY: &str = "UPDATE workers SET buried_at_ms = $3 \
 const ORPHANS: &str = "UPDATE tasks SET \
      state = CASE WHEN state = 2 AND failures + 1 >= failures_max THEN 4 ELSE 0 END, \
      failures = CASE WHEN state = 2 THEN failures + 1 ELSE failures END, \
-     finished_at_ms = CASE WHEN state = 2 AND failures + 1 >= failures_max THEN $2 END, \
-     error = CASE WHEN state = 2 THEN $3 ELSE error END, \
+     finished_at_ms = CASE WHEN state = 2 AND failures + 1 >= failures_max THEN $2::bigint END, \
+     error = CASE WHEN state = 2 THEN $3::text ELSE error END, \
      owner = NULL, queued_at_ms = NULL, progress = 0, \
      changed_in = CASE WHEN is_told THEN pg_current_xact_id() END \
      WHERE owner = $1 AND state IN (1, 2) RETURNING id, state";

@@ -9,7 +9,7 @@
 //! | `writer` | groups changes into transactions |
 //! | `row` | rows as tasks, and under a lock |
 //! | `submit`, `claim`, `settle`, `life`, `turn`, `sweep` | the changes |
-//! | `read` | the questions |
+//! | `read`, `changes` | the questions |
 //! | [`inspect`] | what a person should know of a database |
 //!
 //! Four connections: one for changes, two for questions (short ones, and those about many tasks),
@@ -22,6 +22,7 @@
 //! nobody are the worker's all the same, until it [disowns](crate::store::Store::disown) them.
 
 pub mod address;
+mod changes;
 mod claim;
 pub mod error;
 pub mod inspect;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::address::Address;
+use self::changes::Memories;
 use self::error::DatabaseError;
 use self::link::{Link, Role, Ropes, Session, in_time};
 use self::writer::{Txn, Writer};
@@ -70,6 +72,7 @@ pub struct PostgresStore {
     lists: Link,
     ropes: Arc<Ropes>,
     closing: watch::Sender<bool>,
+    memories: Arc<Memories>,
     /// The latest wall time that was told here.
     seen_ms: AtomicI64,
 }
@@ -89,7 +92,16 @@ impl PostgresStore {
         link(Role::Bells);
         let name = address.to_string();
         let writer = Writer::start(changes, name.clone());
-        Self { name, writer, reads, lists, ropes, closing, seen_ms: AtomicI64::new(Millis::MIN) }
+        Self {
+            name,
+            writer,
+            reads,
+            lists,
+            ropes,
+            closing,
+            memories: Arc::default(),
+            seen_ms: AtomicI64::new(Millis::MIN),
+        }
     }
 
     fn saw(&self, now_ms: Millis) {
@@ -262,15 +274,14 @@ impl Store for PostgresStore {
     }
 
     fn changes(&self, since: Cursor, tasks_max: usize) -> Answer<'_, (Vec<Task>, Cursor)> {
-        Box::pin(
-            self.ask(&self.reads, move |session| {
-                Box::pin(read::changes(session, since, tasks_max))
-            }),
-        )
+        Box::pin(self.ask(&self.reads, move |session| {
+            let memories = Arc::clone(&self.memories);
+            Box::pin(async move { changes::changes(session, &memories, since, tasks_max).await })
+        }))
     }
 
     fn now(&self) -> Answer<'_, Cursor> {
-        Box::pin(self.ask(&self.reads, |session| Box::pin(read::now(session))))
+        Box::pin(self.ask(&self.reads, |session| Box::pin(changes::now(session))))
     }
 
     fn sweep(&self, sweep: Sweep) -> Answer<'_, Swept> {

@@ -1,8 +1,4 @@
-//! Questions.
-//!
-//! Changes are told by the number of the transaction that made them. One with a lower number may
-//! commit after one with a higher number, so the cursor never goes beyond the lowest number that is
-//! still running: what lies above it is told, and told again.
+//! Questions that change nothing.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -11,7 +7,7 @@ use super::error::DatabaseError;
 use super::link::Session;
 use super::row::{name, number, state, stored, task, uuid};
 use super::writer::Txn;
-use crate::store::{Count, Cursor, Filter, Task, WorkerBeat};
+use crate::store::{Count, Filter, Task, WorkerBeat};
 use crate::task::{TaskId, WorkerId};
 
 const TASK: &str = "SELECT * FROM shown WHERE id = $1";
@@ -95,52 +91,4 @@ pub(super) async fn workers(session: &Session) -> Result<Vec<WorkerBeat>, Databa
         Ok(WorkerBeat { worker, beats: number(row, "beats")? })
     };
     session.rows(WORKERS, &[]).await?.iter().map(worker).collect()
-}
-
-const NOW: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
-
-/// The lowest number of a transaction that may still commit.
-pub(super) async fn now(session: &Session) -> Result<Cursor, DatabaseError> {
-    let rows = session.rows(NOW, &[]).await?;
-    let now = rows.first().map(|row| row.try_get(0)).transpose()?;
-    now.map(Cursor).ok_or_else(|| DatabaseError::Damaged("no snapshot".to_owned()))
-}
-
-/// All of a transaction, or nothing of it: a cursor has no place within one.
-const SETTLED_CHANGES: &str = "SELECT id, changed_in::text::bigint FROM tasks \
-     WHERE changed_in >= $1::bigint::text::xid8 AND changed_in < $2::bigint::text::xid8 \
-     ORDER BY changed_in FETCH FIRST $3 ROWS WITH TIES";
-/// If something runs for hours, these are many: the latest are told, and all of them at its end.
-const OPEN_CHANGES: &str = "SELECT id, changed_in::text::bigint FROM tasks \
-     WHERE changed_in >= $1::bigint::text::xid8 ORDER BY changed_in DESC LIMIT $2";
-const WATCHED: &str = "SELECT * FROM shown WHERE is_watched AND id IN (SELECT unnest($1::uuid[]) \
-     UNION SELECT f.id FROM tasks f WHERE f.follows = ANY($1)) ORDER BY seq";
-
-/// Watched tasks that changed since, and where to go on. More than `tasks_max` only if one
-/// transaction changed more.
-pub(super) async fn changes(
-    session: &Session,
-    since: Cursor,
-    tasks_max: usize,
-) -> Result<(Vec<Task>, Cursor), DatabaseError> {
-    let tasks_max = tasks_max.max(1);
-    let mut end = now(session).await?;
-    let since = since.0.max(0);
-    let values: &super::link::Values<'_> = &[&since, &end.0, &stored(tasks_max)];
-    let mut rows = session.rows(SETTLED_CHANGES, values).await?;
-    if rows.len() >= tasks_max {
-        if let Some(last) = rows.last() {
-            end = Cursor(last.try_get::<_, i64>(1)?.saturating_add(1));
-        }
-    } else {
-        let (from, left) = (since.max(end.0), stored(tasks_max - rows.len()));
-        rows.extend(session.rows(OPEN_CHANGES, &[&from, &left]).await?);
-        end = Cursor(from);
-    }
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if ids.is_empty() {
-        return Ok((Vec::new(), end));
-    }
-    let tasks = session.rows(WATCHED, &[&ids]).await?.iter().map(task).collect::<Result<_, _>>()?;
-    Ok((tasks, end))
 }

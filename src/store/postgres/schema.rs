@@ -33,8 +33,8 @@ pub(super) async fn migrate(client: &Client) -> Result<(), DatabaseError> {
     if is_latest(version(client).await?)? {
         return Ok(());
     }
-    // Before the transaction: what was looked up before the wait is remembered until it begins. If
-    // anything fails, the connection is closed, and the lock with it.
+    // Before the transaction, which knows at its beginning what others have made until then. A
+    // connection that breaks off lets go of the lock.
     client.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     client.batch_execute("BEGIN").await?;
     let mut found = version(client).await?;

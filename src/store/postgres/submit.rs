@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::changes::place;
 use super::error::DatabaseError;
 use super::row::{stored, task_id, uuid};
 use super::writer::Txn;
@@ -15,15 +16,17 @@ use crate::store::{Millis, NewTask, Submitted};
 const ROUNDS_MAX: usize = 10;
 
 const INSERT: &str = "INSERT INTO tasks (id, kind, endpoint, payload, state, failures_max, \
-     created_at_ms, run_at_ms, expires_at_ms, follows, key_hash, is_watched, is_told, changed_in) \
+     created_at_ms, run_at_ms, expires_at_ms, follows, key_hash, is_watched, place, \
+     is_told, changed_in) \
      SELECT s.id, s.kind, s.endpoint, s.payload, CASE WHEN s.follows IS NULL THEN 0 END, \
          s.failures_max, s.created_at_ms, s.run_at_ms, s.expires_at_ms, s.follows, s.key_hash, \
-         s.is_watched, s.is_watched, CASE WHEN s.is_watched THEN pg_current_xact_id() END \
+         s.is_watched, s.place, s.is_watched, CASE WHEN s.is_watched THEN pg_current_xact_id() END \
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::bigint[], \
-         $7::bigint[], $8::bigint[], $9::uuid[], $10::bytea[], $11::boolean[]) WITH ORDINALITY \
+         $7::bigint[], $8::bigint[], $9::uuid[], $10::bytea[], $11::boolean[], $12::int[]) \
+         WITH ORDINALITY \
      AS s (id, kind, endpoint, payload, failures_max, created_at_ms, run_at_ms, expires_at_ms, \
-         follows, key_hash, is_watched, place) \
-     ORDER BY s.place ON CONFLICT DO NOTHING RETURNING id";
+         follows, key_hash, is_watched, place, number) \
+     ORDER BY s.number ON CONFLICT DO NOTHING RETURNING id";
 const KNOWN: &str = "SELECT id, kind, endpoint, payload, follows FROM tasks WHERE id = ANY($1)";
 /// Locked, so that none is cancelled or removed before who follows it is there.
 const LEADERS: &str = "SELECT id, key_hash FROM tasks \
@@ -99,7 +102,7 @@ async fn insert(
         })
         .collect();
     let places: HashMap<Uuid, usize> =
-        new.iter().map(|(place, entry)| (uuid(entry.task.id), *place)).collect();
+        new.iter().map(|(index, entry)| (uuid(entry.task.id), *index)).collect();
     let new: Vec<&Entry<'_>> = new.into_iter().map(|(_, entry)| entry).collect();
     let endpoint = |entry: &'_ Entry<'_>| {
         entry.task.endpoint.as_ref().map_or(String::new(), |name| name.as_str().to_owned())
@@ -116,11 +119,12 @@ async fn insert(
         &each(&new, |entry| entry.follows),
         &each(&new, |entry| entry.hash.as_deref()),
         &each(&new, |entry| entry.task.is_watched),
+        &each(&new, |entry| place(entry.task.id)),
     ];
     for row in txn.rows(INSERT, values).await? {
-        let place = places.get(&row.try_get(0)?).copied();
-        if let Some(place) = place
-            && let (Some(entry), Some(answer)) = (entries.get(place), answers.get_mut(place))
+        let index = places.get(&row.try_get(0)?).copied();
+        if let Some(index) = index
+            && let (Some(entry), Some(answer)) = (entries.get(index), answers.get_mut(index))
         {
             let follows = entry.follows.map(|leader| Submitted::Follows(task_id(leader)));
             *answer = Some(follows.unwrap_or(Submitted::New));

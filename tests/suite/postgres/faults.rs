@@ -106,7 +106,8 @@ async fn a_connection_cut_at_any_byte_of_an_answer_leaves_a_change_that_can_be_s
     let (store, _life) = connect(&proxy.url(&shared().url("cut_answers")));
     insist(|| store.workers()).await;
     let (mut in_doubt, mut known) = (0, 0);
-    for bytes in (1..200).step_by(11) {
+    let places = (1..200).step_by(11);
+    for bytes in places.clone() {
         let new = task();
         insist(|| store.workers()).await;
         proxy.cut_after(Direction::ToClient, bytes);

@@ -20,8 +20,8 @@ async fn a_claim_among_very_many_pending_tasks_reads_few() {
         "plans",
         "ALTER TABLE async_data_processor.tasks SET (autovacuum_enabled = off); \
          INSERT INTO async_data_processor.tasks (id, kind, endpoint, payload, state, failures_max, \
-             created_at_ms, run_at_ms, is_watched, is_told) \
-         SELECT gen_random_uuid(), 'kind-' || n % 10, '', '', 0, 5, 0, n, false, false \
+             created_at_ms, run_at_ms, is_watched, is_told, place) \
+         SELECT gen_random_uuid(), 'kind-' || n % 10, '', '', 0, 5, 0, n, false, false, 0 \
          FROM generate_series(1, 100000) AS n",
     );
     let read = || shared().sql("plans", READ).parse::<i64>().unwrap_or_default();

@@ -37,6 +37,8 @@ CREATE TABLE tasks (
     is_told BOOLEAN NOT NULL,
     -- The transaction of its last change, if it is told.
     changed_in XID8,
+    -- Orders the changes of one transaction.
+    place INT NOT NULL,
     has_parts BOOLEAN NOT NULL DEFAULT false,
     CHECK ((state IS NULL) = (follows IS NOT NULL))
 ) WITH (
@@ -55,7 +57,7 @@ CREATE INDEX tasks_queued ON tasks (queued_at_ms) WHERE state = 1;
 CREATE INDEX tasks_owned ON tasks (owner) WHERE owner IS NOT NULL;
 CREATE INDEX tasks_outside ON tasks (deadline_ms) WHERE deadline_ms IS NOT NULL;
 CREATE INDEX tasks_ended ON tasks (finished_at_ms) WHERE finished_at_ms IS NOT NULL;
-CREATE INDEX tasks_told ON tasks (changed_in) WHERE changed_in IS NOT NULL;
+CREATE INDEX tasks_told ON tasks (changed_in, place) WHERE changed_in IS NOT NULL;
 CREATE INDEX tasks_following ON tasks (follows, seq) WHERE follows IS NOT NULL;
 -- One task of a key runs, or has been done.
 CREATE UNIQUE INDEX tasks_leading ON tasks (key_hash)
