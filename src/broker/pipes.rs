@@ -37,6 +37,8 @@ pub struct TaskMessage {
     pub kind: Name,
     /// The only endpoint that may run it; `None` for any worker.
     pub endpoint: Option<Name>,
+    /// Not after, in milliseconds since 1970.
+    pub expires_at_ms: Option<i64>,
     /// What to do.
     pub payload: Vec<u8>,
 }
@@ -95,7 +97,9 @@ pub enum Said {
         attempt: Attempt,
         /// How.
         outcome: Outcome,
-        /// When, in milliseconds since 1970.
+        /// When it began, in milliseconds since 1970.
+        began_at_ms: Option<i64>,
+        /// When it ended, likewise.
         at_ms: i64,
     },
     /// A sign of life.

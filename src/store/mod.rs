@@ -87,7 +87,9 @@ pub struct Settlement {
     pub endpoint: Option<Name>,
     /// How it ended.
     pub outcome: Outcome,
-    /// When.
+    /// When it began, as far as is known.
+    pub began_at_ms: Option<Millis>,
+    /// When it ended.
     pub at_ms: Millis,
 }
 

@@ -194,7 +194,8 @@ fn unreadable(path: &str, error: &io::Error) -> SupplyError {
 }
 
 fn job(task: Task) -> Job {
-    Job { id: task.id, attempt: task.attempt, kind: task.kind, payload: task.payload }
+    let Task { id, attempt, kind, expires_at_ms, payload, .. } = task;
+    Job { id, attempt, kind, expires_at_ms, payload }
 }
 
 impl Supply for DirectSupply {
@@ -229,6 +230,7 @@ impl Supply for DirectSupply {
                     attempt: Some(done.attempt),
                     endpoint: self.endpoint.clone(),
                     outcome: done.outcome.clone(),
+                    began_at_ms: done.began_at_ms,
                     at_ms: done.at_ms,
                 });
             }

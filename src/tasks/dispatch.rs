@@ -247,7 +247,8 @@ impl Dispatcher {
 
     fn released(&self, (id, attempt): (TaskId, Attempt)) -> Settlement {
         let (attempt, outcome) = (Some(attempt), Outcome::Released);
-        Settlement { id, attempt, endpoint: None, outcome, at_ms: self.now_ms() }
+        let (began_at_ms, at_ms) = (None, self.now_ms());
+        Settlement { id, attempt, endpoint: None, outcome, began_at_ms, at_ms }
     }
 
     /// Tells the store what it must know, however long it is away.
@@ -293,6 +294,6 @@ impl Dispatcher {
 }
 
 fn message(task: Task) -> TaskMessage {
-    let Task { id, attempt, kind, endpoint, payload, .. } = task;
-    TaskMessage { id, attempt, kind, endpoint, payload }
+    let Task { id, attempt, kind, endpoint, expires_at_ms, payload, .. } = task;
+    TaskMessage { id, attempt, kind, endpoint, expires_at_ms, payload }
 }

@@ -26,6 +26,7 @@ use super::supply::{Done, Supply};
 use super::window::JOBS_MAX;
 use crate::clock::Clock;
 use crate::service::{Lifecycle, jittered, printable};
+use crate::store::Millis;
 use crate::task::{Name, Outcome};
 
 /// How often a worker signs while it has jobs in hand.
@@ -171,7 +172,10 @@ impl Shared {
     /// A thread that runs one job after the other.
     fn slot(&self, queue: &Receiver<Job>, endings: &mpsc::Sender<Done>) {
         while let Ok(job) = queue.recv() {
-            let done = if self.life.is_stopping() { Some(released(&job)) } else { self.run(&job) };
+            let done = match self.not_to_run(&job) {
+                Some(outcome) => Some(unrun(&job, outcome, self.now_ms())),
+                None => self.run(&job),
+            };
             match done {
                 Some(done) => {
                     let _ended = endings.blocking_send(done);
@@ -179,6 +183,20 @@ impl Shared {
                 None => self.hand.remove([(job.id, job.attempt)]),
             }
         }
+    }
+
+    /// What is said of a job that is not to run.
+    fn not_to_run(&self, job: &Job) -> Option<Outcome> {
+        if self.life.is_stopping() {
+            return Some(Outcome::Released);
+        }
+        let is_late = job.expires_at_ms.is_some_and(|at| at < self.now_ms());
+        let reason = || "its time was over before a worker was free to begin it".to_owned();
+        is_late.then(|| Outcome::Missed { reason: reason() })
+    }
+
+    fn now_ms(&self) -> Millis {
+        self.clock.wall().timestamp_millis()
     }
 
     /// Runs a job; what came of it, if anybody wants it.
@@ -191,10 +209,12 @@ impl Shared {
         if !self.hand.begin(key, run.clone(), self.clock.monotonic()) {
             return None;
         }
+        let began_at_ms = self.now_ms();
         let ended = match handler {
             None => Ended::Failed {
                 reason: format!("this worker does not know how to run `{}`", job.kind),
-                is_final: true,
+                // Another worker may know.
+                is_final: false,
             },
             Some(handler) => {
                 let ran = catch_unwind(AssertUnwindSafe(|| handler.run(job, &run)));
@@ -209,7 +229,7 @@ impl Shared {
             let reason = printable(reason);
             tracing::warn!(task = %job.id, kind = %job.kind, reason, "an attempt failed");
         }
-        product::done(job, &run, ended, why, self.clock.wall().timestamp_millis())
+        product::done(job, &run, ended, why, (began_at_ms, self.now_ms()))
     }
 
     /// Stops what runs too long; gives back what waits too long behind it.
@@ -226,7 +246,8 @@ impl Shared {
             loop {
                 match queue.try_recv() {
                     Ok(job) => {
-                        let _ended = endings.send(released(&job)).await;
+                        let _ended =
+                            endings.send(unrun(&job, Outcome::Released, self.now_ms())).await;
                     }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return,
@@ -236,30 +257,33 @@ impl Shared {
     }
 }
 
-fn released(job: &Job) -> Done {
+/// What is said of a job that was not begun.
+fn unrun(job: &Job, outcome: Outcome, at_ms: Millis) -> Done {
     let (id, attempt) = (job.id, job.attempt);
-    Done { id, attempt, outcome: Outcome::Released, body: None, at_ms: 0 }
+    Done { id, attempt, outcome, body: None, began_at_ms: None, at_ms }
 }
 
 /// Signs while there is something in hand, and learns what is not wanted any more.
 async fn sign(shared: Shared) {
     let mut news = shared.supply.news();
-    let mut is_heard = true;
+    let (mut is_heard, mut was_busy) = (true, false);
     loop {
         tokio::select! {
             () = tokio::time::sleep(BEAT_EVERY) => {}
             Ok(()) = news.changed() => tokio::time::sleep(NEWS_GAP).await,
         }
-        if shared.hand.is_empty() {
+        let is_busy = !shared.hand.is_empty();
+        // Once more without anything: so it signs off.
+        if !is_busy && !std::mem::replace(&mut was_busy, is_busy) {
             continue;
         }
+        was_busy = is_busy;
         match shared.supply.beat(shared.hand.beats()).await {
             Ok(lost) => {
                 is_heard = true;
-                for (id, attempt) in &lost {
+                for (id, attempt) in shared.hand.lose(&lost) {
                     tracing::info!(task = %id, attempt, "not wanted any more: stopping it");
                 }
-                shared.hand.lose(&lost);
             }
             Err(error) => {
                 if std::mem::replace(&mut is_heard, false) {
@@ -312,7 +336,7 @@ mod tests {
 
         fn push(&self, kind: &str, payload: &[u8]) -> TaskId {
             let (id, kind) = (TaskId::new(), kind.parse().unwrap());
-            let job = Job { id, attempt: 1, kind, payload: payload.to_vec() };
+            let job = Job { id, attempt: 1, kind, expires_at_ms: None, payload: payload.to_vec() };
             self.jobs.lock().unwrap().push_back(job);
             self.pushed.notify_one();
             id
@@ -457,7 +481,7 @@ mod tests {
             assert!(matches!(&outcomes[&id], Outcome::Finished(head) if head.head == b"7"));
         }
         assert!(matches!(outcomes[&panics], Outcome::Failed { is_final: false, .. }));
-        assert!(matches!(outcomes[&unknown], Outcome::Failed { is_final: true, .. }));
+        assert!(matches!(outcomes[&unknown], Outcome::Failed { is_final: false, .. }));
         running.life.stop();
         running.engine.await.unwrap().unwrap();
     }

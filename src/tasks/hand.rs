@@ -138,14 +138,19 @@ impl Hand {
         beats.collect()
     }
 
-    /// These are not wanted any more.
-    pub(super) fn lose(&self, keys: &[Key]) {
+    /// These are not wanted any more; those of them that have not ended anyway.
+    pub(super) fn lose(&self, keys: &[Key]) -> Vec<Key> {
         let mut inner = held(&self.inner);
+        let mut stopped = Vec::new();
         for key in keys {
             if let Some(job) = inner.jobs.get_mut(key) {
                 job.stop(Why::Lost);
+                if job.why == Some(Why::Lost) {
+                    stopped.push(*key);
+                }
             }
         }
+        stopped
     }
 
     /// Stops what has run too long.

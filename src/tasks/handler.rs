@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::service::Lifecycle;
+use crate::store::Millis;
 use crate::task::{Attempt, Name, Permille, TaskId};
 
 /// What is to be run.
@@ -19,6 +20,8 @@ pub struct Job {
     pub attempt: Attempt,
     /// Who knows how to run it.
     pub kind: Name,
+    /// Not after, in milliseconds since 1970: unless it has begun by then, it is missed.
+    pub expires_at_ms: Option<Millis>,
     /// What to do.
     pub payload: Vec<u8>,
 }

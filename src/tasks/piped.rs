@@ -205,7 +205,8 @@ fn part(id: TaskId, attempt: Attempt, index: u32, bytes: Vec<u8>) -> Said {
 }
 
 fn ended(done: &Done, attempt: Attempt) -> Said {
-    Said::Ended { id: done.id, attempt, outcome: done.outcome.clone(), at_ms: done.at_ms }
+    let Done { id, began_at_ms, at_ms, .. } = *done;
+    Said::Ended { id, attempt, outcome: done.outcome.clone(), began_at_ms, at_ms }
 }
 
 /// The answer to somebody else's task: the whole result in one message, if it fits.

@@ -17,7 +17,7 @@ pub(super) fn done(
     run: &Run,
     ended: Ended,
     why: Option<Why>,
-    at_ms: Millis,
+    (began_at_ms, at_ms): (Millis, Millis),
 ) -> Option<Done> {
     let (outcome, body) = match (ended, why) {
         (_, Some(Why::Lost)) => {
@@ -48,7 +48,8 @@ pub(super) fn done(
     if !matches!(body, Some(Body::File(_))) {
         discard(&run.result_path);
     }
-    Some(Done { id: job.id, attempt: job.attempt, outcome, body, at_ms })
+    let (id, attempt, began_at_ms) = (job.id, job.attempt, Some(began_at_ms));
+    Some(Done { id, attempt, outcome, body, began_at_ms, at_ms })
 }
 
 fn failed(reason: String, is_final: bool) -> Outcome {
@@ -83,11 +84,11 @@ mod tests {
 
     fn job() -> Job {
         let kind: Name = "echo".parse().unwrap();
-        Job { id: TaskId::new(), attempt: 2, kind, payload: Vec::new() }
+        Job { id: TaskId::new(), attempt: 2, kind, expires_at_ms: None, payload: Vec::new() }
     }
 
     fn outcome(run: &Run, ended: Ended, why: Option<Why>) -> Option<(Outcome, Option<Body>)> {
-        done(&job(), run, ended, why, 0).map(|done| (done.outcome, done.body))
+        done(&job(), run, ended, why, (0, 0)).map(|done| (done.outcome, done.body))
     }
 
     #[test]

@@ -66,6 +66,7 @@ struct Row {
     /// The head of a result.
     head: String,
     body: Option<RowBody>,
+    began_at_ms: Option<Millis>,
     at_ms: Millis,
 }
 
@@ -230,8 +231,8 @@ impl Row {
                 RowBody::File(name.to_string_lossy().into_owned())
             }
         });
-        let (id, attempt, at_ms) = (done.id, done.attempt, done.at_ms);
-        Self { id, attempt, outcome: done.outcome.clone(), head, body, at_ms }
+        let Done { id, attempt, began_at_ms, at_ms, .. } = *done;
+        Self { id, attempt, outcome: done.outcome.clone(), head, body, began_at_ms, at_ms }
     }
 
     fn done(self, folder: &Path) -> Result<Done, base64::DecodeError> {
@@ -246,7 +247,8 @@ impl Row {
             Some(RowBody::File(name)) => Some(Body::File(folder.join(name))),
             None => None,
         };
-        Ok(Done { id: self.id, attempt: self.attempt, outcome, body, at_ms: self.at_ms })
+        let Self { id, attempt, began_at_ms, at_ms, .. } = self;
+        Ok(Done { id, attempt, outcome, body, began_at_ms, at_ms })
     }
 }
 
@@ -257,7 +259,7 @@ mod tests {
     fn finished(body: Option<Body>) -> Done {
         let head = ResultHead { bytes: 5000, head: vec![0, 1, 255] };
         let (id, outcome) = (TaskId::new(), Outcome::Finished(head));
-        Done { id, attempt: 3, outcome, body, at_ms: -7 }
+        Done { id, attempt: 3, outcome, body, began_at_ms: Some(-9), at_ms: -7 }
     }
 
     #[test]

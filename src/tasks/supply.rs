@@ -21,6 +21,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// The whole result, if the outcome's head is not all of it.
     pub body: Option<Body>,
+    /// When it began, if it did.
+    pub began_at_ms: Option<Millis>,
     /// When it ended.
     pub at_ms: Millis,
 }

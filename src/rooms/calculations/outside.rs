@@ -238,7 +238,8 @@ impl Change<'_> {
     ) -> Result<Settled, HttpError> {
         let at_ms = self.at_ms(self.partial.finished_at_ms, task);
         let (id, attempt) = (self.id, Some(attempt));
-        let settlement = Settlement { id, attempt, endpoint: None, outcome, at_ms };
+        let began_at_ms = self.partial.started_at_ms;
+        let settlement = Settlement { id, attempt, endpoint: None, outcome, began_at_ms, at_ms };
         let settled = self.room.store.settle(vec![settlement]).await?;
         settled.first().copied().ok_or_else(|| unsettled("the store did not say"))
     }

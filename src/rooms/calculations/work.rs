@@ -234,6 +234,7 @@ mod tests {
             id: TaskId::new(),
             attempt: 1,
             kind: KIND.parse().unwrap(),
+            expires_at_ms: None,
             payload: payload.as_bytes().to_vec(),
         };
         let calculator = Calculator {

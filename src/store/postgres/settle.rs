@@ -105,6 +105,9 @@ fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement)
         return Settled::Late;
     }
     let at_ms = settlement.at_ms;
+    if row.state == Some(TaskState::Queued) || row.started_at_ms.is_none() {
+        row.started_at_ms = settlement.began_at_ms;
+    }
     match &settlement.outcome {
         Outcome::Finished(head) => {
             if !is_whole(head, parts, row) {

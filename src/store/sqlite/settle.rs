@@ -69,7 +69,12 @@ fn settle_one(write: &mut Write<'_>, settlement: &Settlement) -> Result<Settled>
         // A worker of ours may run it.
         write.ring_news();
     }
-    write.change(row, |row| end_attempt(row, &settlement.outcome, settlement.at_ms))?;
+    write.change(row, |row| {
+        if row.state == TaskState::Queued || row.started_at_ms.is_none() {
+            row.started_at_ms = settlement.began_at_ms;
+        }
+        end_attempt(row, &settlement.outcome, settlement.at_ms);
+    })?;
     Ok(Settled::Applied)
 }
 

@@ -37,9 +37,10 @@ impl Sorted {
         let mut sorted = Self::default();
         for Heard { tag, endpoint, said } in heard {
             match said {
-                Said::Ended { id, attempt, outcome, at_ms } => {
+                Said::Ended { id, attempt, outcome, began_at_ms, at_ms } => {
                     let attempt = Some(attempt);
-                    let settlement = Settlement { id, attempt, endpoint, outcome, at_ms };
+                    let settlement =
+                        Settlement { id, attempt, endpoint, outcome, began_at_ms, at_ms };
                     sorted.ended.push((tag, settlement));
                     continue;
                 }
@@ -86,7 +87,8 @@ impl Sorted {
             }
         }
         let outcome = Outcome::Finished(result);
-        let settlement = Settlement { id, attempt: None, endpoint, outcome, at_ms: now_ms };
+        let settlement =
+            Settlement { id, attempt: None, endpoint, outcome, began_at_ms: None, at_ms: now_ms };
         self.ended.push((tag, settlement));
     }
 }

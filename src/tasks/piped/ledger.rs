@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::broker::pipes::{Reference, Tag, Taken};
+use crate::broker::pipes::{Reference, Tag, Taken, TaskMessage};
 use crate::task::{Attempt, Beat, Outcome, TaskId, WorkerId};
 use crate::tasks::handler::Job;
 use crate::tasks::supply::{Body, Done};
@@ -116,7 +116,8 @@ impl Ledger {
         if is_spooled(id) {
             return Verdict::Kept;
         }
-        Verdict::Run(Job { id, attempt: task.attempt, kind: task.kind, payload: task.payload })
+        let TaskMessage { attempt, kind, expires_at_ms, payload, .. } = task;
+        Verdict::Run(Job { id, attempt, kind, expires_at_ms, payload })
     }
 
     /// Somebody else's task gets a new id whenever it comes: one that was on a connection that is
@@ -234,14 +235,21 @@ mod tests {
 
     fn taken(id: TaskId, attempt: Attempt, session: u64) -> Taken {
         let kind = "echo".parse().unwrap();
-        let task = TaskMessage { id, attempt, kind, endpoint: None, payload: vec![7] };
+        let task = TaskMessage {
+            id,
+            attempt,
+            kind,
+            endpoint: None,
+            expires_at_ms: None,
+            payload: vec![7],
+        };
         let tag = Tag { session, number: 1 };
         Taken { tag, task, reference: None, is_again: session > 1 }
     }
 
     fn finished(id: TaskId, attempt: Attempt) -> Done {
         let outcome = Outcome::Finished(ResultHead { bytes: 1, head: vec![7] });
-        Done { id, attempt, outcome, body: None, at_ms: 5 }
+        Done { id, attempt, outcome, body: None, began_at_ms: None, at_ms: 5 }
     }
 
     fn tag(session: u64) -> Tag {

@@ -185,6 +185,7 @@ impl House {
             attempt: Some(task.attempt),
             endpoint: None,
             outcome,
+            began_at_ms: None,
             at_ms: task.created_at_ms,
         };
         self.wait(self.store.settle(vec![settlement])).unwrap()[0]

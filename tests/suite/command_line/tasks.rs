@@ -40,6 +40,7 @@ fn work(rig: &Rig, kind: &str, outcome: impl AsyncFn(&SqliteStore, &Task) -> Out
                 attempt: Some(task.attempt),
                 endpoint: None,
                 outcome: outcome(store, &task).await,
+                began_at_ms: None,
                 at_ms: now_ms(),
             };
             assert_eq!(store.settle(vec![settlement]).await.unwrap(), [Settled::Applied]);

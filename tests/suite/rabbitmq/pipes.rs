@@ -64,6 +64,7 @@ fn tasks(endpoint: Option<&str>, numbers: std::ops::Range<usize>) -> Vec<TaskMes
         attempt: 1,
         kind: name("echo"),
         endpoint: endpoint.map(name),
+        expires_at_ms: None,
         payload: format!("task {number}").into_bytes(),
     };
     numbers.map(task).collect()
@@ -179,7 +180,7 @@ async fn results_arrive_whole_in_order_and_attributed() {
             let mut said: Vec<Said> = (0..).zip(whole.chunks(PART_BYTES)).map(part).collect();
             let head = whole[..bytes.min(1024)].to_vec();
             let outcome = Outcome::Finished(ResultHead { bytes: bytes as u64, head });
-            said.push(Said::Ended { id, attempt: 3, outcome, at_ms: 77 });
+            said.push(Said::Ended { id, attempt: 3, outcome, began_at_ms: None, at_ms: 77 });
             soon("confirms", worker.say(said.clone())).await.unwrap();
             let heard = hear(&server, said.len()).await;
             assert!(heard.iter().all(|heard| heard.endpoint == endpoint));

@@ -177,7 +177,7 @@ async fn an_endpoint_settles_nothing_but_its_own() {
     let job = owner.job().await;
     let outcome = Outcome::Finished(ResultHead { bytes: 5, head: b"false".to_vec() });
     let part = Said::Part { id, attempt: 1, index: 0, bytes: vec![7; 2000] };
-    let ended = Said::Ended { id, attempt: 1, outcome, at_ms: 0 };
+    let ended = Said::Ended { id, attempt: 1, outcome, began_at_ms: None, at_ms: 0 };
     let nobodys = Said::Foreign { id: TaskId::new(), body: b"what?".to_vec() };
     let said = vec![part, ended, nobodys, Said::Unclear { reason: String::new() }];
     soon("confirms", thief.say(said)).await.unwrap();

@@ -144,5 +144,5 @@ pub(crate) fn finished(job: &Job, result: &[u8]) -> Done {
     let head = ResultHead { bytes: result.len() as u64, head };
     let body = (!head.is_whole()).then(|| Body::Bytes(result.to_vec()));
     let outcome = Outcome::Finished(head);
-    Done { id: job.id, attempt: job.attempt, outcome, body, at_ms: now_ms() }
+    Done { id: job.id, attempt: job.attempt, outcome, body, began_at_ms: None, at_ms: now_ms() }
 }

@@ -158,8 +158,14 @@ pub(crate) async fn an_outside_worker_may_name_a_follower(
     let body = vec![1; 1500];
     assert!(two.put_part(follower, None, 0, body.clone()).await.unwrap());
     let outcome = Outcome::Finished(result(&body));
-    let outside =
-        Settlement { id: follower, attempt: None, endpoint: None, outcome, at_ms: T0 + 5 };
+    let outside = Settlement {
+        id: follower,
+        attempt: None,
+        endpoint: None,
+        outcome,
+        began_at_ms: None,
+        at_ms: T0 + 5,
+    };
     assert_eq!(settle(&two, outside.clone()).await, Settled::Applied);
     assert_eq!(settle(&one, outside.clone()).await, Settled::Late);
     for id in [leader, follower] {

@@ -199,7 +199,14 @@ fn failed(reason: &str, is_final: bool) -> Outcome {
 }
 
 fn settlement(task: &Task, outcome: Outcome, at_ms: Millis) -> Settlement {
-    Settlement { id: task.id, attempt: Some(task.attempt), endpoint: None, outcome, at_ms }
+    Settlement {
+        id: task.id,
+        attempt: Some(task.attempt),
+        endpoint: None,
+        outcome,
+        began_at_ms: None,
+        at_ms,
+    }
 }
 
 async fn settle(store: &Arc<dyn Store>, settlement: Settlement) -> Settled {

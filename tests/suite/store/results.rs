@@ -202,8 +202,14 @@ pub(crate) async fn an_endpoint_settles_its_own_tasks_only(
 pub(crate) async fn an_outside_worker_settles_whatever_is_current(
     Stores { one, two, keep: _keep }: Stores,
 ) {
-    let outside =
-        |id, outcome| Settlement { id, attempt: None, endpoint: None, outcome, at_ms: T0 + 9 };
+    let outside = |id, outcome| Settlement {
+        id,
+        attempt: None,
+        endpoint: None,
+        outcome,
+        began_at_ms: None,
+        at_ms: T0 + 9,
+    };
     let pending = submit(&one, task("b")).await;
     let running = submit(&one, task("a")).await;
     let claimed = claim_one(&one).await;
@@ -230,7 +236,8 @@ pub(crate) async fn an_outside_worker_begins_a_task(Stores { one, two, keep: _ke
     let again = one.begin_outside(id, T0 + 2, T0 + 99).await.unwrap().unwrap();
     assert_eq!((again.state, again.attempt), (TaskState::Running, 1));
     let outcome = Outcome::Finished(result(b"1"));
-    let finished = Settlement { id, attempt: None, endpoint: None, outcome, at_ms: T0 + 5 };
+    let finished =
+        Settlement { id, attempt: None, endpoint: None, outcome, began_at_ms: None, at_ms: T0 + 5 };
     assert_eq!(settle(&one, finished).await, Settled::Applied);
     let ended = get(&one, id).await;
     assert_eq!(two.begin_outside(id, T0 + 6, T0 + 9).await.unwrap(), Some(ended.clone()));

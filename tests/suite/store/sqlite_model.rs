@@ -101,7 +101,14 @@ impl World {
             End::Failed { is_final } => failed("no", is_final),
             End::Released => Outcome::Released,
         };
-        let settlement = Settlement { id, attempt, endpoint: None, outcome, at_ms: self.now_ms };
+        let settlement = Settlement {
+            id,
+            attempt,
+            endpoint: None,
+            outcome,
+            began_at_ms: None,
+            at_ms: self.now_ms,
+        };
         let settled = super::settle(&self.store, settlement).await;
         assert_eq!(settled, self.model.settle(at, attempt, end, self.now_ms));
     }

@@ -28,6 +28,8 @@ const ATTEMPT: &str = "attempt";
 const INDEX: &str = "index";
 const OUTCOME: &str = "outcome";
 const AT_MS: &str = "at-ms";
+const BEGAN_AT_MS: &str = "began-at-ms";
+const EXPIRES_AT_MS: &str = "expires-at-ms";
 const PART: &str = "part";
 const RESULT: &str = "result";
 const BEAT: &str = "beat";
@@ -61,6 +63,9 @@ fn number(value: impl Into<i64>) -> AMQPValue {
 pub(super) fn task_properties(task: &TaskMessage) -> BasicProperties {
     let mut headers = FieldTable::default();
     headers.insert(ATTEMPT.into(), number(task.attempt));
+    if let Some(expires_at_ms) = task.expires_at_ms {
+        headers.insert(EXPIRES_AT_MS.into(), number(expires_at_ms));
+    }
     of_task(task.id, task.kind.as_str(), headers)
 }
 
@@ -78,7 +83,9 @@ pub(super) fn taken(tag: Tag, delivery: Delivery, endpoint: Option<&Name>) -> Ta
     let attempt = header(properties, ATTEMPT).and_then(|value| Attempt::try_from(value).ok());
     let id = message_id.as_ref().and_then(|id| id.parse::<TaskId>().ok());
     if let (Some(id), Some(attempt), Some(kind)) = (id, attempt, kind) {
-        let task = TaskMessage { id, attempt, kind, endpoint, payload: delivery.data };
+        let expires_at_ms = header(properties, EXPIRES_AT_MS);
+        let payload = delivery.data;
+        let task = TaskMessage { id, attempt, kind, endpoint, expires_at_ms, payload };
         return Taken { tag, task, reference: None, is_again };
     }
     let task = TaskMessage {
@@ -86,6 +93,7 @@ pub(super) fn taken(tag: Tag, delivery: Delivery, endpoint: Option<&Name>) -> Ta
         attempt: 0,
         kind: foreign_kind(),
         endpoint,
+        expires_at_ms: None,
         payload: delivery.data,
     };
     Taken { tag, task, reference: Some(Reference { correlation_id, message_id }), is_again }
@@ -105,8 +113,11 @@ pub(super) fn message(said: Said) -> (BasicProperties, Vec<u8>) {
             headers.insert(INDEX.into(), number(index));
             (of_task(id, PART, headers), bytes)
         }
-        Said::Ended { id, attempt, outcome, at_ms } => {
+        Said::Ended { id, attempt, outcome, began_at_ms, at_ms } => {
             headers.insert(ATTEMPT.into(), number(attempt));
+            if let Some(began_at_ms) = began_at_ms {
+                headers.insert(BEGAN_AT_MS.into(), number(began_at_ms));
+            }
             headers.insert(AT_MS.into(), number(at_ms));
             headers.insert(OUTCOME.into(), AMQPValue::LongString(json(&outcome).into()));
             let head = match outcome {
@@ -200,7 +211,8 @@ fn ended(properties: &BasicProperties, data: Vec<u8>) -> Result<Said, &'static s
         }
         result.head = data;
     }
-    Ok(Said::Ended { id, attempt, outcome, at_ms })
+    let began_at_ms = header(properties, BEGAN_AT_MS);
+    Ok(Said::Ended { id, attempt, outcome, began_at_ms, at_ms })
 }
 
 fn foreign(properties: &BasicProperties, body: Vec<u8>) -> Result<Said, &'static str> {
@@ -251,7 +263,13 @@ mod tests {
         let head = |bytes, length: usize| {
             Outcome::Finished(ResultHead { bytes, head: vec![b'7'; length] })
         };
-        let ended = |outcome| Said::Ended { id, attempt: u32::MAX, outcome, at_ms: -5 };
+        let ended = |outcome| Said::Ended {
+            id,
+            attempt: u32::MAX,
+            outcome,
+            began_at_ms: Some(-9),
+            at_ms: -5,
+        };
         let failed = Outcome::Failed { reason: "no \"good\"".to_owned(), is_final: true };
         for expected in [
             Said::Part { id, attempt: 1, index: u32::MAX, bytes: vec![0, 255] },
@@ -277,7 +295,8 @@ mod tests {
     fn a_head_of_another_length_than_it_should_have_is_no_result() {
         let id = TaskId::new();
         let outcome = Outcome::Finished(ResultHead { bytes: 5, head: b"12345".to_vec() });
-        let (properties, _) = message(Said::Ended { id, attempt: 1, outcome, at_ms: 0 });
+        let (properties, _) =
+            message(Said::Ended { id, attempt: 1, outcome, began_at_ms: None, at_ms: 0 });
         for body in [&b"1234"[..], b"123456"] {
             let read = said(delivery(properties.clone(), body.to_vec()));
             assert!(matches!(read, Said::Unclear { .. }), "{read:?}");
@@ -287,7 +306,14 @@ mod tests {
     #[test]
     fn a_task_is_read_as_it_was_sent_and_somebody_elses_keeps_its_names() {
         let (id, kind): (_, Name) = (TaskId::new(), "echo".parse().unwrap());
-        let task = TaskMessage { id, attempt: 9, kind, endpoint: None, payload: vec![1, 2] };
+        let task = TaskMessage {
+            id,
+            attempt: 9,
+            kind,
+            endpoint: None,
+            expires_at_ms: Some(7),
+            payload: vec![1, 2],
+        };
         let tag = Tag { session: 1, number: 1 };
         let properties = task_properties(&task);
         let read = taken(tag, delivery(properties.clone(), vec![1, 2]), None);
