@@ -31,7 +31,7 @@ pub(super) struct TaskMarks {
 }
 
 impl TaskMarks {
-    /// Marks of a run that nothing else shares; at least [`PAYLOAD_BYTES_MIN`] bytes a payload.
+    /// Marks of a run, the only one of this process, that no other shares; at least [`PAYLOAD_BYTES_MIN`] bytes a payload.
     pub(super) fn new(payload_bytes: usize) -> Self {
         let prefix: String = TaskId::new().to_string().chars().take(PREFIX_BYTES).collect();
         let id_at = b"{\"kind\":\"".len() + echo::KIND.len() + ID_AT_AFTER.len();
@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_a_task_of_the_run_and_of_no_other() {
-        let (marks, other) = (TaskMarks::new(20), TaskMarks::new(20));
+        let marks = TaskMarks::new(20);
+        let other = TaskMarks { prefix: "019ab3f0-7c1e-7d8a-9f65-".to_owned(), ..marks.clone() };
         let mut entry = marks.blank();
         for number in [0, 42, (1 << 48) - 1] {
             marks.write(&mut entry, number);
