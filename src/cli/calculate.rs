@@ -23,8 +23,8 @@ use crate::task::TaskId;
 pub(super) const EXAMPLES: &str = "\
 The calculation is a task: `up`, `message-consumer` or `task-worker` runs it. Each number is
 calculated once, and then taken from the store. Ctrl-C ends the waiting (exit code 130), but not the
-calculation. Exit code 1 if it failed or was cancelled. With --save one line of JSON is printed, with
-the keys id, input, digits (how many) and file; the file holds the digits and nothing else.
+calculation. Exit code 1 if it failed or was cancelled. With --save one line of JSON is printed,
+with the keys id, input, digits (how many) and file; the file holds the digits and nothing else.
 
 Examples:
   async-data-processor calculate 42

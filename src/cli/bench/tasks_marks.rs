@@ -31,7 +31,8 @@ pub(super) struct TaskMarks {
 }
 
 impl TaskMarks {
-    /// Marks of a run, the only one of this process, that no other shares; at least [`PAYLOAD_BYTES_MIN`] bytes a payload.
+    /// Marks of a run, the only one of this process, that no other shares; at least
+    /// [`PAYLOAD_BYTES_MIN`] bytes a payload.
     pub(super) fn new(payload_bytes: usize) -> Self {
         let prefix: String = TaskId::new().to_string().chars().take(PREFIX_BYTES).collect();
         let id_at = b"{\"kind\":\"".len() + echo::KIND.len() + ID_AT_AFTER.len();
