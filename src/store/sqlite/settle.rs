@@ -82,14 +82,12 @@ fn has_parts(write: &Write<'_>, row: &Row, result: &ResultHead) -> Result<bool> 
     if result.is_whole() {
         return Ok(true);
     }
-    let sql = "SELECT count(*), coalesce(sum(length(bytes)), 0), coalesce(max(number), -1) + 1
-               FROM part WHERE task = ?1 AND attempt = ?2";
-    let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?, row.get(2)?]);
-    let [parts, bytes, end] = write
-        .statement(sql)?
-        .query_row(params![row.seq, row.attempt], read)?
-        .map(i64::cast_unsigned);
-    Ok([parts, bytes, end] == [result.parts(), result.bytes, result.parts()])
+    let sql = "SELECT count(*), coalesce(sum(length(bytes)), 0) FROM part
+               WHERE task = ?1 AND attempt = ?2 AND number < ?3";
+    let bound = params![row.seq, row.attempt, result.parts().cast_signed()];
+    let read = |row: &rusqlite::Row<'_>| Ok([row.get(0)?, row.get(1)?]);
+    let found = write.statement(sql)?.query_row(bound, read)?.map(i64::cast_unsigned);
+    Ok(found == [result.parts(), result.bytes])
 }
 
 fn end_attempt(row: &mut Row, outcome: &Outcome, at_ms: Millis) {

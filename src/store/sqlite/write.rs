@@ -199,15 +199,13 @@ impl<'a> Write<'a> {
 
     /// Removes parts of a result that nobody will ask for.
     fn drop_parts(&self, row: &Row) -> Result<()> {
-        let kept = match row.state {
-            TaskState::Running | TaskState::Queued => return Ok(()),
-            TaskState::Finished if row.result.as_ref().is_some_and(|r| !r.is_whole()) => {
-                Some(row.attempt)
-            }
-            _ => None,
+        let parts = match (row.state, &row.result) {
+            (TaskState::Running | TaskState::Queued, _) => return Ok(()),
+            (TaskState::Finished, Some(result)) => result.parts(),
+            _ => 0,
         };
-        self.statement("DELETE FROM part WHERE task = ?1 AND attempt IS NOT ?2")?
-            .execute(params![row.seq, kept])?;
+        let sql = "DELETE FROM part WHERE task = ?1 AND (attempt <> ?2 OR number >= ?3)";
+        self.statement(sql)?.execute(params![row.seq, row.attempt, parts.cast_signed()])?;
         Ok(())
     }
 

@@ -138,6 +138,8 @@ pub(crate) async fn a_long_result_needs_all_its_parts(Stores { one, two, keep: _
     for _ in 0..2 {
         assert!(two.put_part(id, Some(1), 1, middle.clone()).await.unwrap());
     }
+    // Left over from a longer one.
+    assert!(two.put_part(id, Some(1), 3, b"more".to_vec()).await.unwrap());
     assert_eq!(settle(&two, finished).await, Settled::Applied);
     assert_eq!(get(&one, id).await.result, Some(result(&body)));
     assert!(!one.put_part(id, Some(1), 1, b"late".to_vec()).await.unwrap());
