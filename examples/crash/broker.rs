@@ -22,7 +22,10 @@ const ALARM: &str = "{resource_limit, memory, node()}";
 /// Puts on the disk which queues there are: RabbitMQ 3.10 does so seconds later, and killed before,
 /// it forgets them and what it confirmed.
 const SYNC_DECLARED: &str = "[ok = dets:sync(Table) || Table <- dets:all()]";
-const QUEUES: &str = "length(rabbit_amqqueue:list())";
+const QUEUES: &str = "length([Queue || Queue <- rabbit_amqqueue:list(),
+    amqqueue:get_type(Queue) =:= rabbit_quorum_queue])";
+/// Five for shards and two for what was given up or never taken; tasks and results.
+const QUEUES_MAX: &str = "9";
 const MESSAGES: &str = "lists:sum([begin
     {ok, {_, #{num_messages := Count}}, _} =
         ra:leader_query(amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1),
@@ -78,7 +81,7 @@ impl Broker {
     pub(crate) fn settle(&self) -> Result<(), String> {
         let since = Instant::now();
         // A queue is in the list an instant before it works.
-        while self.evaluate(QUEUES)? != "7" || self.is_empty().is_err() {
+        while self.evaluate(QUEUES)? != QUEUES_MAX || self.is_empty().is_err() {
             if since.elapsed() > PATIENCE {
                 return Err("the broker's queues are not there".to_owned());
             }

@@ -39,10 +39,10 @@ const USAGE: &str = "\
 Kills the processes of the binary again and again under load and checks that nothing is lost.
 
 crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--rabbitmq]
-      [--tasks [--postgres [--rabbitmq]]] [--dir DIR] [--keep] [--set NAME=VALUE …]
+      [--tasks [--postgres]] [--dir DIR] [--keep] [--set NAME=VALUE …]
   --mode   server, consumer, both, up, recovery or mixed (default)
-  --rabbitmq  messages travel over a RabbitMQ that the test starts (Debian's, as installed), kills,
-           pauses, alarms and starts again
+  --rabbitmq  messages and tasks travel over a RabbitMQ that the test starts (Debian's, as
+           installed), kills, pauses, alarms and starts again
   --tasks  tasks instead of messages: a server and two workers, one of which may be spared for a
            while; mixed mode, or up
   --postgres  tasks are in a PostgreSQL that the test starts, kills, pauses and starts again

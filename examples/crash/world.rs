@@ -114,8 +114,8 @@ impl Options {
         });
         let (has_tasks, has_broker) = (flags.has("--tasks"), flags.has("--rabbitmq"));
         let has_database = flags.has("--postgres");
-        if has_database && !has_tasks || has_broker && has_tasks && !has_database {
-            return Err("--postgres goes with --tasks, and --tasks --rabbitmq with it".to_owned());
+        if has_database && !has_tasks {
+            return Err("--postgres goes with --tasks".to_owned());
         }
         Ok(Self {
             binary: file("--binary")?,

@@ -20,6 +20,7 @@ mod random;
 mod task_book;
 mod task_check;
 mod task_load;
+mod task_server;
 mod work;
 
 use std::io::Write;
@@ -48,8 +49,10 @@ oracle task-load --url http://HOST:PORT --ledger FILE [--seed 1] [--connections 
   outcome is known. Prints a JSON summary; 0: done, 1: an answer was wrong.
 
 oracle task-check --url http://HOST:PORT --ledger FILE [--runs FILE …] [--patience-seconds 60]
+                  [--allow-again]
   Waits until every task has ended, then compares ledger, states and results, and the lines
-  `ID ATTEMPT …` that programs have written into FILE when they began.
+  `ID ATTEMPT …` that programs have written into FILE when they began. --allow-again: an attempt may
+  begin again, as over a broker, when its worker dies before anybody has heard of it.
   Prints a JSON report; 0: every accepted task has ended once and as it must, 1: one has not.
 
 Examples:
@@ -93,7 +96,8 @@ fn main() -> ExitCode {
             Flags::parse(words, &valued, &[]).and_then(|flags| task_load::run(&flags))
         }
         Some("task-check") => {
-            Flags::parse(words, &["--url", "--ledger", "--runs", "--patience-seconds"], &[])
+            let valued = ["--url", "--ledger", "--runs", "--patience-seconds"];
+            Flags::parse(words, &valued, &["--allow-again"])
                 .and_then(|flags| task_check::run(&flags))
         }
         Some("--help" | "help") => Ok((USAGE.trim_end().to_owned(), true)),

@@ -3,39 +3,22 @@
 //! Two looks, one before and one after the results are read: what has ended does not change.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::args::Flags;
 use crate::book::Outcome;
 use crate::factorial::Factorial;
-use crate::http::{Answer, Connection};
-use crate::json::{self, quote};
+use crate::json::quote;
 use crate::task_book::{Cancel, Entry, TaskBook};
+use crate::task_server::{Server, Shown};
 use crate::work::End;
 
 /// How many cases are shown.
 const SHOWN: usize = 20;
-/// Tasks of a page.
-const PAGE: usize = 1000;
-const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-/// A task as the server shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Shown {
-    state: String,
-    attempt: u64,
-    failures: u64,
-    error: String,
-    is_follower: bool,
-}
-
-impl Shown {
-    fn has_ended(&self) -> bool {
-        ["finished", "failed", "cancelled"].contains(&self.state.as_str())
-    }
-}
+const COUNTED: [&str; 8] =
+    ["finished", "failed", "cancelled", "followers", "recovered", "absent", "runs", "begun_again"];
 
 /// What a check found.
 #[derive(Default)]
@@ -62,8 +45,7 @@ impl Findings {
 
     fn to_json(&self) -> String {
         let mut text = format!("{{\"attempts_max\":{}", self.attempts_max);
-        for name in ["finished", "failed", "cancelled", "followers", "recovered", "absent", "runs"]
-        {
+        for name in COUNTED {
             text += &format!(",\"{name}\":{}", self.counts.get(name).unwrap_or(&0));
         }
         for name in ["lost", "unfinished", "wrong", "unexpected", "torn", "changed", "run_twice"] {
@@ -76,11 +58,7 @@ impl Findings {
 /// Checks the server's tasks against the ledger; returns the JSON report and whether all is well.
 pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
     let url = flags.required("--url")?;
-    let authority = url.strip_prefix("http://").ok_or("--url must start with http://")?;
-    let authority = authority.trim_end_matches('/').to_owned();
-    let mut addresses = authority.to_socket_addrs().map_err(|error| error.to_string())?;
-    let address = addresses.next().ok_or("--url names no address")?;
-    let mut server = Server { authority, address, connection: None };
+    let mut server = Server::at(url)?;
     let book = TaskBook::read(flags.required("--ledger")?.as_ref())?;
     let patience = Duration::from_secs(flags.number("--patience-seconds", 60)?);
     let mut findings = Findings::default();
@@ -93,95 +71,9 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
         }
     }
     for runs in flags.all("--runs") {
-        check_runs(Path::new(runs), &tasks, &mut findings)?;
+        check_runs(Path::new(runs), &tasks, flags.has("--allow-again"), &mut findings)?;
     }
     Ok((findings.to_json(), findings.failures.is_empty()))
-}
-
-/// The server, asked on one connection.
-struct Server {
-    authority: String,
-    address: SocketAddr,
-    connection: Option<Connection>,
-}
-
-impl Server {
-    fn get(&mut self, path: &str) -> Result<Answer, String> {
-        let place = |error: std::io::Error| format!("GET {path}: {error}");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority);
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Connection::open(self.address).map_err(place)?,
-        };
-        let answer = connection.exchange(request.as_bytes()).map_err(place)?;
-        if answer.reusable {
-            self.connection = Some(connection);
-        }
-        Ok(answer)
-    }
-
-    /// Every task that there is.
-    fn tasks(&mut self) -> Result<HashMap<String, Shown>, String> {
-        let (mut tasks, mut before) = (HashMap::new(), String::new());
-        loop {
-            let path = format!("/tasks?limit={PAGE}{before}");
-            let Answer { status, body, .. } = self.get(&path)?;
-            if status != 200 {
-                return Err(format!("GET {path}: {status} {body}"));
-            }
-            let (mut page, mut fault) = (Vec::new(), Ok(()));
-            let read = json::elements(&body, &mut |element| match shown(element) {
-                Ok(task) => page.push(task),
-                Err(found) => fault = Err(found),
-            });
-            read.and(fault).map_err(|fault| format!("GET {path}: {fault}"))?;
-            let Some((last, _)) = page.last() else { return Ok(tasks) };
-            before = format!("&before={last}");
-            for (id, task) in page {
-                if tasks.insert(id.clone(), task).is_some() {
-                    return Err(format!("{id} is listed twice"));
-                }
-            }
-        }
-    }
-
-    /// Waits until every task has ended, or patience has; the tasks.
-    fn wait_for_the_end(&mut self, patience: Duration) -> Result<HashMap<String, Shown>, String> {
-        let since = Instant::now();
-        loop {
-            // Quicker than to list them all.
-            let mut is_quiet = true;
-            for state in ["pending", "queued", "running"] {
-                let answer = self.get(&format!("/tasks?limit=1&state={state}"))?;
-                is_quiet &= answer.status == 200 && answer.body.trim() == "[]";
-            }
-            if is_quiet || since.elapsed() > patience {
-                let tasks = self.tasks()?;
-                if tasks.values().all(Shown::has_ended) || since.elapsed() > patience {
-                    return Ok(tasks);
-                }
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-    }
-}
-
-fn shown(element: &str) -> Result<(String, Shown), json::Fault> {
-    let (mut id, mut task) = (String::new(), Shown::default());
-    json::members(element, &mut |name, value| {
-        let text = || value.trim_matches('"').to_owned();
-        let number = || value.parse().unwrap_or(u64::MAX);
-        match name {
-            "id" => id = text(),
-            "state" => task.state = text(),
-            "attempt" => task.attempt = number(),
-            "failures" => task.failures = number(),
-            "error" => task.error = text(),
-            "follows" => task.is_follower = true,
-            _ => {}
-        }
-    })?;
-    Ok((id, task))
 }
 
 /// A task that has a result, and what it must be.
@@ -304,11 +196,12 @@ fn check_results(
     Ok(())
 }
 
-/// Checks what programs noted when they began, `ID ATTEMPT …`: no attempt ran twice, and none that
-/// was never given out.
+/// Checks what programs noted when they began, `ID ATTEMPT …`: no attempt ran twice, unless that
+/// is allowed, and none that was never given out.
 fn check_runs(
     path: &Path,
     tasks: &HashMap<String, Shown>,
+    again_allowed: bool,
     findings: &mut Findings,
 ) -> Result<(), String> {
     let place = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -318,8 +211,10 @@ fn check_runs(
         let mut words = line.split(' ');
         let (Some(id), Some(attempt)) = (words.next(), words.next()) else { continue };
         findings.count("runs");
-        if !seen.insert((id, attempt)) {
-            findings.fail("run_twice", id, &format!("attempt {attempt}"));
+        match seen.insert((id, attempt)) {
+            true => {}
+            false if again_allowed => findings.count("begun_again"),
+            false => findings.fail("run_twice", id, &format!("attempt {attempt}")),
         }
         let last = tasks.get(id).map(|task| task.attempt);
         if attempt.parse().ok().is_none_or(|attempt: u64| last.is_none_or(|last| attempt > last)) {
@@ -331,9 +226,10 @@ fn check_runs(
 
 #[cfg(test)]
 mod tests {
-    use super::{Findings, Shown, check_runs, judge, shown};
+    use super::{Findings, check_runs, judge};
     use crate::json;
     use crate::task_book::TaskBook;
+    use crate::task_server::Shown;
     use std::collections::HashMap;
 
     const LEDGER: [&str; 10] = [
@@ -405,18 +301,9 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             let mut findings = Findings::default();
-            check_runs(&path, &tasks, &mut findings).unwrap();
+            check_runs(&path, &tasks, false, &mut findings).unwrap();
             assert_eq!(findings.failures.keys().copied().collect::<String>(), expected, "{text}");
         }
         std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn a_task_is_read_as_the_server_shows_it() {
-        let text =
-            r#"{"id":"a","state":"failed","attempt":3,"failures":2,"error":"x","follows":"b"}"#;
-        let (id, task) = shown(text).unwrap();
-        assert_eq!((id.as_str(), task.attempt, task.failures), ("a", 3, 2));
-        assert!(task.has_ended() && task.is_follower);
     }
 }

@@ -3,14 +3,17 @@
 use serde_json::json;
 
 use super::{
-    finished, is_there, rig, runs, submit, submit_one, wait_calculating, wait_gone, wait_number,
-    wait_run, wait_state, work,
+    everywhere, finished, is_there, rig, runs, submit, submit_one, wait_calculating, wait_gone,
+    wait_number, wait_run, wait_state, work,
 };
-use crate::harness::request;
+use crate::harness::{Rig, request};
 
-#[test]
-fn cancelling_ends_a_program_and_its_children() {
-    let rig = rig();
+everywhere! {
+    cancelling_ends_a_program_and_its_children,
+    cancelling_ends_the_process_of_a_calculation_and_a_follower_takes_over,
+}
+
+fn cancelling_ends_a_program_and_its_children(rig: Rig) {
     let server = rig.serve(&["server"]);
     let worker = work(&rig);
     let id = submit_one(server.address(), "parent", "");
@@ -34,9 +37,7 @@ fn cancelling_ends_a_program_and_its_children() {
     assert_eq!(wait_state(server.address(), &id, "cancelled")["failures"], 0);
 }
 
-#[test]
-fn cancelling_ends_the_process_of_a_calculation_and_a_follower_takes_over() {
-    let rig = rig();
+fn cancelling_ends_the_process_of_a_calculation_and_a_follower_takes_over(rig: Rig) {
     let server = rig.serve(&["server"]);
     let worker = work(&rig);
     let calculate = || {

@@ -5,6 +5,7 @@
 //! to them it does while they run.
 
 mod cancel;
+mod outages;
 mod poison;
 mod sharing;
 mod space;
@@ -12,10 +13,30 @@ mod workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Process, Rig, request, wait_for};
+use crate::postgres::server::PrivatePostgres;
+use crate::rabbitmq::broker::PrivateBroker;
+use crate::{postgres, rabbitmq};
+
+/// Makes a test of each function for each way in which tasks reach workers.
+macro_rules! everywhere {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[test] fn $test() { super::$test(crate::tasks::rig()); })+
+        }
+        mod database {
+            $(#[test] fn $test() { super::$test(crate::tasks::rig_with_database()); })+
+        }
+        mod pipes {
+            $(#[test] fn $test() { super::$test(crate::tasks::rig_with_pipes()); })+
+        }
+    };
+}
+use everywhere;
 
 /// Notes that it runs: `ID ATTEMPT WORKER PROCESS`.
 const BEGIN: &str = r#"printf '%s %s %s %s\n' "$TASK_ID" "$TASK_ATTEMPT" "$PPID" "$$" >>runs"#;
@@ -64,9 +85,43 @@ fn rig() -> Rig {
     rig
 }
 
+/// The same with tasks in a database.
+fn rig_with_database() -> Rig {
+    in_database(postgres::server::shared())
+}
+
+/// A database of its own in this server.
+fn in_database(server: &PrivatePostgres) -> Rig {
+    let mut rig = rig();
+    rig.set("DATABASE_URL", server.database(&format!("tasks_{}", number())));
+    rig
+}
+
+/// The same over a broker, too.
+fn rig_with_pipes() -> Rig {
+    over_pipes(postgres::server::shared(), rabbitmq::broker::shared())
+}
+
+/// A virtual host of its own in this broker.
+fn over_pipes(server: &PrivatePostgres, broker: &PrivateBroker) -> Rig {
+    let mut rig = in_database(server);
+    rig.set("RABBITMQ_URL", broker.vhost(&format!("tasks-{}", number())));
+    rig
+}
+
+fn number() -> usize {
+    static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+    NUMBERS.fetch_add(1, Relaxed)
+}
+
 /// Starts a worker, and waits until it takes tasks.
 fn work(rig: &Rig) -> Process {
-    let worker = rig.start(&["task-worker"]);
+    let mut command = rig.command(&["task-worker"]);
+    if command.get_envs().any(|(name, _)| name == "RABBITMQ_URL") {
+        // It has no need of it.
+        command.env_remove("DATABASE_URL");
+    }
+    let worker = Process::start(command);
     worker.wait_log("running tasks");
     worker
 }

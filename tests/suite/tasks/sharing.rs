@@ -5,14 +5,17 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use super::{
-    finished, open_gate, result, rig, runs, submit, submit_one, task, try_submit, wait_run,
-    wait_state, work,
+    everywhere, finished, open_gate, result, rig, runs, submit, submit_one, task, try_submit,
+    wait_run, wait_state, work,
 };
-use crate::harness::{Process, request};
+use crate::harness::{Process, Rig, request};
 
-#[test]
-fn two_servers_and_two_workers_share_the_work_and_run_nothing_twice() {
-    let rig = rig();
+everywhere! {
+    two_servers_and_two_workers_share_the_work_and_run_nothing_twice,
+    up_takes_runs_and_keeps_tasks_in_one_process,
+}
+
+fn two_servers_and_two_workers_share_the_work_and_run_nothing_twice(rig: Rig) {
     let servers = [rig.serve(&["server"]), rig.serve(&["server"])];
     let workers = [work(&rig), work(&rig)];
     // Each worker has one, so that both are known to take part.
@@ -34,7 +37,7 @@ fn two_servers_and_two_workers_share_the_work_and_run_nothing_twice() {
     }
     for (id, round) in &ids {
         assert_eq!(finished(servers[(round + 1) % 2].address(), id), round.to_string());
-        assert_eq!(task(servers[0].address(), id)["attempt"], 1);
+        assert_eq!(task(servers[0].address(), id)["failures"], 0);
     }
     let ran = runs(&rig);
     let different: HashSet<_> = ran.iter().map(|run| run.id.clone()).collect();
@@ -43,9 +46,7 @@ fn two_servers_and_two_workers_share_the_work_and_run_nothing_twice() {
     servers.into_iter().for_each(|server| drop(server.stop()));
 }
 
-#[test]
-fn up_takes_runs_and_keeps_tasks_in_one_process() {
-    let rig = rig();
+fn up_takes_runs_and_keeps_tasks_in_one_process(rig: Rig) {
     let up = rig.serve(&["up"]);
     let noted = submit_one(up.address(), "noted", "x");
     let poison = submit(up.address(), &[json!({"kind": "suicide", "failures_max": 1})]).remove(0);
