@@ -181,12 +181,12 @@ where
     }
 }
 
-/// Does something with items; an answer for each.
-type Work<I, T> = for<'a> fn(&'a Txn, &'a [I]) -> BoxFuture<'a, Result<Vec<T>, DatabaseError>>;
+/// Makes many changes of one kind; what came of each.
+type Many<I, T> = for<'a> fn(&'a Txn, &'a [I]) -> BoxFuture<'a, Result<Vec<T>, DatabaseError>>;
 
 /// Calls of one kind, merged; the items of all of them in a row.
 struct Merged<I, T> {
-    work: Work<I, T>,
+    work: Many<I, T>,
     items: Vec<I>,
     answers: Vec<T>,
     calls: Vec<(usize, Reply<Vec<T>>)>,

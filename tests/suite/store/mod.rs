@@ -9,6 +9,7 @@ mod give_out;
 mod listing;
 mod liveness;
 mod model;
+mod postgres;
 mod results;
 mod sqlite;
 mod sqlite_faults;
