@@ -14,7 +14,7 @@ pub(super) struct DatabaseSettings {
     /// Tasks are kept in this PostgreSQL: postgres://user:password@host:5432/name?sslmode=prefer.
     #[arg(long, env, value_name = "URL", hide_default_value = true)]
     database_url: Option<SecretUrl>,
-    /// Authorities to trust instead of the system's (PEM); sslmode is verify-full unless the URL says.
+    /// Authorities to trust instead of the system's (PEM); without sslmode all is verified then.
     #[arg(long, env, value_name = "FILE")]
     database_ca: Option<PathBuf>,
 }

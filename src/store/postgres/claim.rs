@@ -49,8 +49,9 @@ const TAKE_DUE: &str = "UPDATE tasks t SET \
          SELECT c.id FROM tasks c WHERE c.state = 0 AND c.run_at_ms <= $1 \
          ORDER BY c.run_at_ms, c.seq LIMIT $2 FOR UPDATE SKIP LOCKED)) \
      RETURNING *";
-const NEXT_DUE_OF_ALL: &str = "SELECT min(d.run_at_ms) FROM (SELECT c.run_at_ms FROM tasks c WHERE c.state = 0 \
-     ORDER BY c.run_at_ms, c.seq LIMIT 1) AS d";
+const NEXT_DUE_OF_ALL: &str = "SELECT min(d.run_at_ms) FROM ( \
+         SELECT c.run_at_ms FROM tasks c WHERE c.state = 0 \
+         ORDER BY c.run_at_ms, c.seq LIMIT 1) AS d";
 
 /// A claim is a sign of life as well; a worker that was buried gives none.
 pub(super) const SIGN: &str = "INSERT INTO workers AS w (id, beats) VALUES ($1, 1) \

@@ -21,7 +21,8 @@ const BEAT: &str = "UPDATE tasks t SET state = 2, owner = $4::uuid, deadline_ms 
 /// Found by their ids, not by their owner, of which the planner knows nothing.
 const LOST: &str = "SELECT s.id, s.attempt FROM unnest($1::uuid[], $2::bigint[]) \
      AS s (id, attempt) WHERE NOT EXISTS (SELECT FROM tasks t \
-         WHERE t.id = s.id AND t.attempt = s.attempt AND t.state = 2 AND t.owner IS NOT DISTINCT FROM $3)";
+         WHERE t.id = s.id AND t.attempt = s.attempt AND t.state = 2 \
+             AND t.owner IS NOT DISTINCT FROM $3)";
 
 /// See [`Store::beat`](crate::store::Store::beat).
 pub(super) async fn beat(

@@ -18,8 +18,9 @@
 //!
 //! A change whose answer was lost is [`StoreError::Unavailable`], and may be said again: a
 //! submission is [`Known`](crate::store::Submitted::Known) then, a settlement
-//! [`Late`](crate::store::Settled::Late), a part is put in its own place. Tasks that a claim gave to
-//! nobody are the worker's all the same, until it [disowns](crate::store::Store::disown) them.
+//! [`Late`](crate::store::Settled::Late), a part is put in its own place. Tasks of a claim whose
+//! answer was lost are the worker's all the same, until it [disowns](crate::store::Store::disown)
+//! them.
 
 pub mod address;
 mod changes;

@@ -1,5 +1,6 @@
 //! A PostgreSQL of the tests' own, and what only a store in PostgreSQL has to survive.
 
+mod doctor;
 mod faults;
 mod plans;
 pub(crate) mod server;
