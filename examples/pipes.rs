@@ -142,6 +142,7 @@ impl Pipes {
             attempt: 1,
             kind: self.name.clone(),
             endpoint: Some(self.name.clone()),
+            expires_at_ms: None,
             payload: payload.to_vec(),
         }
     }

@@ -119,6 +119,7 @@ async fn claim(
         attempt: Some(task.attempt),
         endpoint: None,
         outcome: Outcome::Finished(ResultHead { bytes: 8, head: task.payload }),
+        began_at_ms: None,
         at_ms: 2,
     };
     Ok(claimed.tasks.into_iter().map(settle).collect())

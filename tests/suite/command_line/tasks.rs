@@ -127,8 +127,8 @@ fn a_task_is_listed_shown_cancelled_and_retried() {
         lines.lines().map(|line| read(line).as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(ids(&[]), [other.clone(), id.clone()], "newest first");
-    assert_eq!(ids(&["--endpoint", "lab1", "--kind", "echo"]), [id.clone()]);
-    assert_eq!(ids(&["--before", &other]), [id.clone()]);
+    assert_eq!(ids(&["--endpoint", "lab1", "--kind", "echo"]), std::slice::from_ref(&id));
+    assert_eq!(ids(&["--before", &other]), std::slice::from_ref(&id));
     assert_eq!(ids(&["--state", "running,failed"]), Vec::<String>::new());
     assert_eq!(list(&["--kind", "none"]), "no tasks\n");
     assert!(list(&["--limit", "1"]).ends_with(&format!("--before {other}\n")));
@@ -191,7 +191,8 @@ fn a_result_is_written_whole_however_long() {
     let id = submit(&rig, &[], b"x");
     let said = refused(&rig.run(&["tasks", "show", &id, "--result"]), 1);
     assert!(said.contains("is pending: it has no result"), "{said}");
-    let result: Vec<u8> = (0..5 * PART_BYTES / 2).map(|place| (place % 251) as u8).collect();
+    let result: Vec<u8> =
+        (0..5 * PART_BYTES / 2).map(|place| u8::try_from(place % 251).unwrap()).collect();
     work(&rig, "echo", async |store, task| {
         for (index, part) in (0..).zip(result.chunks(PART_BYTES)) {
             let put = store.put_part(task.id, Some(task.attempt), index, part.to_vec()).await;

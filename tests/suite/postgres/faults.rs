@@ -41,6 +41,7 @@ async fn work(store: Arc<dyn Store>, done: Arc<AtomicBool>, settled: Arc<AtomicU
                 attempt: Some(task.attempt),
                 endpoint: None,
                 outcome: Outcome::Finished(ResultHead { bytes: 2, head: b"ok".to_vec() }),
+                began_at_ms: None,
                 at_ms: 2,
             })
             .collect();

@@ -74,8 +74,8 @@ fn a_task_that_is_submitted_again_runs_once() {
     let worker = work(&rig);
     let one =
         json!({"id": "019ab3f0-7c1e-7d8a-9f65-1f2e3d4c5b6b", "kind": "noted", "payload": "x"});
-    let id = submit(server.address(), &[one.clone()]).remove(0);
-    submit(server.address(), &[one.clone()]);
+    let id = submit(server.address(), std::slice::from_ref(&one)).remove(0);
+    submit(server.address(), std::slice::from_ref(&one));
     assert_eq!(finished(server.address(), &id), "x");
     submit(server.address(), &[one]);
     let other = json!({"id": id, "kind": "noted", "payload": "y"});
