@@ -54,7 +54,8 @@ Example:
   BUILD=target/x86_64-unknown-linux-gnu/release
   crash --binary $BUILD/async-data-processor --oracle $BUILD/examples/oracle --seed 7
 
-Exit code 0: exactly once (of tasks: each ended once, and as it must), 1: a failure (with the directory and the command to repeat), 2: usage.
+Exit code 0: exactly once (of tasks: each ended once, and as it must), 1: a failure (with the
+directory and the command to repeat), 2: usage.
 ";
 
 fn main() -> ExitCode {

@@ -16,12 +16,11 @@ use super::settings::{
     Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings,
     Servers, both,
 };
-use super::task_rooms::{TaskParts, TaskRooms};
+use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
-use crate::broker::rabbitmq::pipes::RabbitServerPipes;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
@@ -68,8 +67,6 @@ pub(super) async fn serve_all(
 ) -> Result<(), Failure> {
     let listener = listen(http, &checked).await?;
     let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
-    let scheme = if checked.tls.is_some() { "https" } else { "http" };
-    tracing::info!(url = %format!("{scheme}://{address}"), "listening");
     let watch = Arc::new(Watch::new(process.state.clone(), Arc::clone(&process.clock)));
     let mut registry = Registry::with_prefix("async_data_processor");
     let http_metrics = HttpMetrics::register(&mut registry);
@@ -79,19 +76,8 @@ pub(super) async fn serve_all(
     let parts = TaskParts { process: &process, common, settings: calculations, store };
     let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
-    let rabbit = broker.map(|broker| rabbit_publisher(&process, keys, broker)).transpose()?;
-    let publisher: Arc<dyn Publish> = match &rabbit {
-        Some(rabbit) => {
-            registry.register_collector(Box::new(BrokerMetrics(rabbit.clone())));
-            Arc::new(rabbit.clone())
-        }
-        None => Arc::new(embedded_publisher(&process, keys)?),
-    };
-    let health = Arc::new(Health {
-        watch: Arc::clone(&watch),
-        rabbit: rabbit.clone(),
-        pipes: tasks.pipes(),
-    });
+    let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
+    let health = Arc::new(Health { watch, rabbit: rabbit.clone(), tasks: tasks.health() });
     let auth = match checked.tokens {
         Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
         None => Auth::open(),
@@ -127,6 +113,21 @@ pub(super) async fn serve_all(
     Ok(())
 }
 
+/// Where messages go: into the state directory, or over the broker, whose figures are shown then.
+fn publisher(
+    process: &Process,
+    keys: KeyRetention,
+    broker: Option<Broker>,
+    registry: &mut Registry,
+) -> Result<(Arc<dyn Publish>, Option<RabbitPublisher>), Failure> {
+    let Some(broker) = broker else {
+        return Ok((Arc::new(embedded_publisher(process, keys)?), None));
+    };
+    let rabbit = rabbit_publisher(process, keys, broker)?;
+    registry.register_collector(Box::new(BrokerMetrics(rabbit.clone())));
+    Ok((Arc::new(rabbit.clone()), Some(rabbit)))
+}
+
 fn embedded_publisher(process: &Process, keys: KeyRetention) -> Result<EmbeddedBroker, Failure> {
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let publisher = EmbeddedBroker::new(state, clock, keys);
@@ -148,15 +149,14 @@ fn rabbit_publisher(
 struct Health {
     watch: Arc<Watch>,
     rabbit: Option<RabbitPublisher>,
-    pipes: Option<Arc<RabbitServerPipes>>,
+    tasks: TaskHealth,
 }
 
 impl Readiness for Health {
     fn problems(&self) -> Vec<String> {
         let broker = self.rabbit.as_ref().map(RabbitPublisher::problems).unwrap_or_default();
-        let pipes = self.pipes.as_ref().map(|pipes| pipes.problems()).unwrap_or_default();
         let mut problems: Vec<String> = self.watch.problems();
-        problems.extend(broker.into_iter().chain(pipes));
+        problems.extend(broker.into_iter().chain(self.tasks.problems()));
         problems.dedup();
         problems
     }
@@ -175,10 +175,14 @@ async fn listen(http: &HttpSettings, checked: &CheckedHttp) -> Result<TcpListene
         let (tokens, tls) = (checked.tokens.is_some(), checked.tls.is_some());
         check_listen(address.ip(), tokens, tls, http.insecure_listen).or_exit(Exit::Config)?;
     }
-    TcpListener::bind(addresses.as_slice())
+    let listener = TcpListener::bind(addresses.as_slice())
         .await
         .with_context(|| format!("cannot listen on {target} (HOST, PORT)"))
-        .or_exit(Exit::Unavailable)
+        .or_exit(Exit::Unavailable)?;
+    let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
+    let scheme = if checked.tls.is_some() { "https" } else { "http" };
+    tracing::info!(url = %format!("{scheme}://{address}"), "listening");
+    Ok(listener)
 }
 
 /// Says in the log what `/readyz` would, when it changes.

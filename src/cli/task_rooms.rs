@@ -47,8 +47,23 @@ pub(super) struct TaskRooms<'a> {
     parts: &'a TaskParts<'a>,
     kind: Name,
     hub: Hub,
+    metrics: TaskMetrics,
     carrying: Option<Carrying>,
     keeping: JoinHandle<()>,
+}
+
+/// Knows what keeps tasks from getting on.
+pub(super) struct TaskHealth {
+    metrics: TaskMetrics,
+    pipes: Option<Arc<RabbitServerPipes>>,
+}
+
+impl TaskHealth {
+    /// What does, in words for a person.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let pipes = self.pipes.as_ref().map(|pipes| pipes.problems()).unwrap_or_default();
+        self.metrics.problem().into_iter().chain(pipes).collect()
+    }
 }
 
 /// What carries tasks to workers and results back.
@@ -77,7 +92,7 @@ impl<'a> TaskRooms<'a> {
         let hub = Hub::start(Arc::clone(tasks), hub_settings, life.clone());
         hub.register(registry);
         let metrics = TaskMetrics::start(Arc::clone(tasks), life.clone());
-        registry.register_collector(Box::new(metrics));
+        registry.register_collector(Box::new(metrics.clone()));
         let (carrying, hearing) = match broker {
             Some(address) => {
                 let (carrying, hearing) = Carrying::start(address, process, tasks);
@@ -86,7 +101,7 @@ impl<'a> TaskRooms<'a> {
             None => (None, None),
         };
         let keeping = store.keep(process, hearing, common.keep.keep_for());
-        Ok(Self { parts, kind, hub, carrying, keeping })
+        Ok(Self { parts, kind, hub, metrics, carrying, keeping })
     }
 
     /// The rooms to serve.
@@ -116,9 +131,10 @@ impl<'a> TaskRooms<'a> {
         [calculations::room(calculating, auth), tasks::room(running, auth)]
     }
 
-    /// What keeps tasks from getting on, in words for a person.
-    pub(super) fn pipes(&self) -> Option<Arc<RabbitServerPipes>> {
-        self.carrying.as_ref().map(|carrying| Arc::clone(&carrying.pipes))
+    /// Who knows what keeps tasks from getting on.
+    pub(super) fn health(&self) -> TaskHealth {
+        let pipes = self.carrying.as_ref().map(|carrying| Arc::clone(&carrying.pipes));
+        TaskHealth { metrics: self.metrics.clone(), pipes }
     }
 
     /// Waits until all listeners were told of the stop, and ends the rest.

@@ -204,7 +204,8 @@ pub enum StoreError {
 
 /// Where tasks are kept. Every change is synced before it is answered; what waits is grouped.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Adds tasks, all or none of them; what came of each, in their order.
+    /// Adds tasks; what came of each, in their order. If it fails, it has added none. One whose id
+    /// is another task's is left out.
     fn submit(&self, tasks: Vec<NewTask>, now_ms: Millis) -> Answer<'_, Vec<Submitted>>;
 
     /// Gives due tasks to a worker: pending to running. Those too late are missed instead. A worker

@@ -179,7 +179,7 @@ impl Dispatcher {
         sent
     }
 
-    /// The answer that would have brought tasks was lost: whatever this name has, others shall have.
+    /// The answer that would have brought tasks was lost: what this name has, others shall have.
     async fn give_up_name(&self, worker: WorkerId) {
         self.signed(worker, false);
         // If it cannot be told, the name is silent from now on, and so is buried.

@@ -21,6 +21,8 @@ const COUNT_EVERY: Duration = Duration::from_secs(15);
 pub struct TaskMetrics {
     /// None while they are not known: old figures would look like new ones.
     counts: Arc<Mutex<Option<Vec<Count>>>>,
+    /// Why they are not.
+    problem: Arc<Mutex<Option<String>>>,
 }
 
 impl TaskMetrics {
@@ -33,9 +35,9 @@ impl TaskMetrics {
             let count = async {
                 loop {
                     let counts = store.counts().await;
-                    if let Err(error) = &counts {
-                        tracing::debug!(%error, "tasks cannot be counted");
-                    }
+                    let problem = counts.as_ref().err();
+                    *held(&counting.problem) =
+                        problem.map(|error| format!("the store of the tasks: {error}"));
                     *held(&counting.counts) = counts.ok();
                     sleep(COUNT_EVERY).await;
                 }
@@ -46,6 +48,14 @@ impl TaskMetrics {
             }
         });
         metrics
+    }
+}
+
+impl TaskMetrics {
+    /// What is wrong with the store, in words for a person, if anything was when it was asked last.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        held(&self.problem).clone()
     }
 }
 
