@@ -10,7 +10,7 @@ Exit codes:
     1  a check found something (verify, config check, doctor, bench), or a task did not end well
     2  wrong usage
    65  input data is wrong (publish, dead, tasks)
-   69  something needed cannot be had (an address in use; bench: no server; doctor: no broker)
+   69  something needed cannot be had (an address in use; bench: no server; doctor: no answer)
    70  a mistake of the program itself
    73  a directory or file cannot be made or used
    74  reading or writing failed; the next start recovers
