@@ -22,6 +22,7 @@ const LAST_LOAD: Duration = Duration::from_secs(1);
 const ORPHAN_ROUNDS: u64 = 2;
 const ORPHANS: u64 = 3;
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(60);
+const SIGNED: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The load client, which runs through all the cycles.
@@ -35,7 +36,7 @@ pub(crate) struct Verdict {
     pub(crate) load: String,
     /// What the oracle says, a JSON object.
     pub(crate) report: String,
-    /// The longest time from a worker's death to the next attempt at one of its tasks.
+    /// The longest time from a worker's death to the next run of one of its tasks.
     pub(crate) orphaned_ms: u128,
 }
 
@@ -121,6 +122,8 @@ fn orphan(world: &mut World, round: u64) -> Result<Duration, String> {
         return Err(format!("POST /tasks: {} {}", answer.status, answer.body));
     }
     let first = wait_for_runs(world, &ids, 1)?;
+    // Long enough for a sign of life: until then a broker gives them to others at once.
+    std::thread::sleep(SIGNED);
     let workers: Vec<(&'static str, u32)> =
         world.processes().map(|(name, process)| (name, process.id())).collect();
     let of = |worker: u32| first.values().filter(|run| run.worker == worker).count();
@@ -152,37 +155,40 @@ fn orphan(world: &mut World, round: u64) -> Result<Duration, String> {
     Ok(took)
 }
 
-/// A run of a program.
-struct Run {
-    attempt: u64,
+/// The runs of a task.
+#[derive(Default)]
+struct Runs {
+    count: u64,
+    /// The process of the worker of the last one.
     worker: u32,
 }
 
-/// Waits until each of these has run so often; the last run of each task.
+/// Waits until each of these has begun so often; how often, and where last. Over a broker the same
+/// attempt may begin again.
 fn wait_for_runs(
     world: &mut World,
     ids: &[String],
-    attempt: u64,
-) -> Result<HashMap<String, Run>, String> {
+    count: u64,
+) -> Result<HashMap<String, Runs>, String> {
     let since = Instant::now();
     loop {
-        let mut runs = HashMap::new();
+        let mut runs: HashMap<String, Runs> = HashMap::new();
         for line in read(world, RUNS)?.lines() {
             let mut words = line.split(' ');
-            let (id, attempt) = (words.next(), words.next().and_then(|word| word.parse().ok()));
-            let worker = words.next().and_then(|word| word.parse().ok());
-            if let (Some(id), Some(attempt), Some(worker)) = (id, attempt, worker) {
-                runs.insert(id.to_owned(), Run { attempt, worker });
+            let (id, worker) = (words.next(), words.nth(1).and_then(|word| word.parse().ok()));
+            if let (Some(id), Some(worker)) = (id, worker) {
+                let known = runs.entry(id.to_owned()).or_default();
+                *known = Runs { count: known.count + 1, worker };
             }
         }
-        if ids.iter().all(|id| runs.get(id).is_some_and(|run| run.attempt >= attempt)) {
+        if ids.iter().all(|id| runs.get(id).is_some_and(|runs| runs.count >= count)) {
             return Ok(runs);
         }
         if since.elapsed() > ORPHAN_PATIENCE {
             let logs: Vec<String> =
                 world.processes().map(|(_, process)| process.log_tail()).collect();
             let logs = logs.join("\n");
-            return Err(format!("no attempt {attempt} of {ids:?} after a minute\n{logs}"));
+            return Err(format!("{ids:?} have not begun {count} times after a minute\n{logs}"));
         }
         std::thread::sleep(POLL);
     }

@@ -98,7 +98,7 @@ fn test(world: &mut World, tally: &mut Tally) -> Result<String, String> {
         cycles::run(world, &mut random, tally)?;
         let Verdict { load, report, orphaned_ms } = finish_tasks::run(world, &mut load)?;
         let (load, report) = (load.trim(), report.trim());
-        let orphaned = format!(r#""killed_to_next_attempt_ms_max":{orphaned_ms}"#);
+        let orphaned = format!(r#""killed_to_next_run_ms_max":{orphaned_ms}"#);
         return Ok(format!(r#""submitted":{load},"ended":{report},{orphaned}"#));
     }
     let mut loads = Loads::start(world)?;

@@ -58,6 +58,8 @@ fn up_takes_runs_and_keeps_tasks_in_one_process(rig: Rig) {
     wait_state(up.address(), &poison, "failed");
     let gated = submit_one(up.address(), "gated", "y");
     wait_run(&rig, &gated, 1);
+    // Before that a broker might give the same attempt out again.
+    wait_state(up.address(), &gated, "running");
     up.kill();
     let up = rig.serve(&["up"]);
     wait_run(&rig, &gated, 2);

@@ -49,6 +49,7 @@ fn a_worker_that_stood_still_changes_nothing_by_its_late_result(rig: Rig) {
     open_gate(&rig, 1);
     wait_gone(first.process);
     wait_run(&rig, &id, 2);
+    wait_state(server.address(), &id, "running");
     slow.signal("CONT");
     // It was declared dead, and works on under another name: what it says then, it says later.
     let next = submit_one(server.address(), "noted", "y");
@@ -63,7 +64,7 @@ fn a_worker_that_stood_still_changes_nothing_by_its_late_result(rig: Rig) {
 fn what_a_worker_ran_when_it_was_told_to_stop_is_given_back_and_counts_as_no_failure(mut rig: Rig) {
     rig.set("SHUTDOWN_SECONDS", 3);
     let server = rig.serve(&["server"]);
-    let worker = work(&rig);
+    let mut worker = work(&rig);
     let gated = submit_one(server.address(), "gated", "x");
     let first = wait_run(&rig, &gated, 1);
     // Others wait behind it, and some come still while it stops.
@@ -72,7 +73,7 @@ fn what_a_worker_ran_when_it_was_told_to_stop_is_given_back_and_counts_as_no_fai
     let mut echoes = submit(server.address(), &many);
     worker.signal("TERM");
     echoes.extend(submit(server.address(), &many));
-    worker.stop();
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.log());
     assert!(!is_there(first.process));
     let shown = wait_for("the task to be given back", || {
         let shown = task(server.address(), &gated);
@@ -92,13 +93,13 @@ fn what_a_worker_ran_when_it_was_told_to_stop_is_given_back_and_counts_as_no_fai
 
 fn a_short_program_may_end_when_its_worker_is_told_to_stop(rig: Rig) {
     let server = rig.serve(&["server"]);
-    let worker = work(&rig);
+    let mut worker = work(&rig);
     let id = submit_one(server.address(), "gated", "x");
     wait_run(&rig, &id, 1);
     worker.signal("TERM");
-    worker.wait_log("shutting down");
+    worker.wait_log("stopping");
     open_gate(&rig, 1);
-    worker.stop();
+    assert_eq!(worker.wait().code(), Some(0), "{}", worker.log());
     assert_eq!(finished(server.address(), &id), "x:1\n");
     assert_eq!(runs(&rig).len(), 1);
 }
