@@ -81,11 +81,11 @@ fn a_task_that_is_submitted_again_runs_once() {
     assert_eq!(finished(server.address(), &id), "x");
     submit(server.address(), &[one]);
     let other = json!({"id": id, "kind": "noted", "payload": "y"});
-    let refused = try_submit(server.address(), &[json!({"kind": "noted"}), other]);
+    let refused = try_submit(server.address(), &[other]);
     assert_eq!(refused.status, 422, "{refused:?}");
     let last = submit_one(server.address(), "noted", "z");
     assert_eq!(finished(server.address(), &last), "z");
     assert_eq!(finished(server.address(), &id), "x");
-    assert_eq!(runs(&rig).len(), 2, "one of them was submitted with a conflict");
+    assert_eq!(runs(&rig).len(), 2);
     worker.stop();
 }
