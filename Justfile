@@ -23,6 +23,10 @@ lint:
 crash cycles="200":
     bash tests/run --crash-only --crash-cycles {{ cycles }}
 
-# Build the binary, and beside it the example that compares factorials with GMP (needs m4)
+# Build the binary
 release:
-    cargo build --locked --release --features gmp --bins --example factorial
+    cargo build --locked --release
+
+# Compare how factorials are calculated with how GMP does it (builds GMP, which needs m4)
+compare number="1000000":
+    cargo run --locked --release --features gmp --example factorial -- {{ number }}

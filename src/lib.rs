@@ -1,4 +1,4 @@
-//! Lands timestamped messages in files, exactly once, with nothing else to install.
+//! Lands timestamped messages in files, exactly once, and runs tasks, with nothing else to install.
 //!
 //! # Bird's-eye view
 //!
@@ -20,12 +20,29 @@
 //! With `RABBITMQ_URL` set, queues stand between the two: `broker::rabbitmq` publishes into them,
 //! and its bridge takes from them into the state of the consumer's machine; the rest is the same.
 //!
+//! Tasks go one by one, and come back with a result:
+//!
+//! ```text
+//!  POST /tasks, /factorial          server                                    task-worker
+//!  ────────────► rooms::{tasks, calculations} ─► store (SQLite, PostgreSQL): a row
+//!                                                    │ claimed, when due
+//!                                                    ▼
+//!                               tasks: direct ─► engine ─► slots ─► handler of the kind
+//!                                                    │
+//!  GET /factorial/{id} ◄──────── store: parts, settled ◄─ deliver
+//! ```
+//!
+//! With `RABBITMQ_URL` set, `tasks::dispatch` sends rows through `broker::pipes` to workers, where
+//! `tasks::piped` takes them, and `tasks::collect` brings back what they say.
+//!
 //! # Reading tour
 //!
 //! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
 //! travels and where to; [`web`] lets it in; [`rooms::messages`] checks it; [`broker`] makes it
-//! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file. [`cli`]
-//! puts the parts together; [`service`] and [`clock`] are what all of them stand on.
+//! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file. Of tasks,
+//! [`task`] says what travels, [`rooms::tasks`] and [`rooms::calculations`] let them in, [`store`]
+//! keeps them, and [`tasks`] runs them. [`cli`] puts the parts together; [`service`] and [`clock`]
+//! are what all of them stand on.
 //!
 //! # Invariants
 //!
@@ -38,6 +55,8 @@
 //! 6. One process owns a shard, and each of its batches carries the shard's epoch as fencing token.
 //!    Within it one worker owns a delivery: who is too slow loses its claim, and commits nothing.
 //! 7. Every queue is bounded; what does not fit is refused where it came in.
+//! 8. A task ends in one terminal state. What comes of another attempt than the current one changes
+//!    nothing, and no clock decides who is dead: a number of signs of life that stands still does.
 //!
 //! # Deliberately absent
 //!

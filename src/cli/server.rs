@@ -13,8 +13,8 @@ use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process};
 use super::settings::{
-    Broker, CalculationSettings, CheckedHttp, CommonSettings, HttpSettings, ServerSettings,
-    Servers, both,
+    Broker, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, Servers, TaskServerSettings,
+    both,
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
@@ -40,12 +40,12 @@ Examples:
 const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { common, http, calculations } = settings;
+    let ServerSettings { common, http, tasks } = settings;
     let checked = both(http.check(), common.servers());
     let (checked, Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common.state, &common.process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
-        let serving = Serving { common: &common, http: &http, calculations: &calculations };
+        let serving = Serving { common: &common, http: &http, tasks: &tasks };
         serve_all(process, serving, checked, broker, &store).await
     })
 }
@@ -54,13 +54,13 @@ pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
 pub(super) struct Serving<'a> {
     pub(super) common: &'a CommonSettings,
     pub(super) http: &'a HttpSettings,
-    pub(super) calculations: &'a CalculationSettings,
+    pub(super) tasks: &'a TaskServerSettings,
 }
 
 /// Serves the API until the process stops.
 pub(super) async fn serve_all(
     process: Process,
-    Serving { common, http, calculations }: Serving<'_>,
+    Serving { common, http, tasks: settings }: Serving<'_>,
     checked: CheckedHttp,
     broker: Option<Broker>,
     store: &TaskStore,
@@ -73,7 +73,7 @@ pub(super) async fn serve_all(
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
     let address_of_broker = broker.as_ref().map(|broker| &broker.address);
-    let parts = TaskParts { process: &process, common, settings: calculations, store };
+    let parts = TaskParts { process: &process, settings, store };
     let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;

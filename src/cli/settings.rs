@@ -18,9 +18,7 @@ pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
-pub(super) use super::task_settings::{
-    CalculationSettings, CheckedWorker, KeepSettings, WorkerSettings,
-};
+pub(super) use super::task_settings::{CheckedWorker, TaskServerSettings, WorkerSettings};
 use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};
@@ -134,8 +132,6 @@ pub(super) struct CommonSettings {
     pub(super) keys: KeySettings,
     #[command(flatten)]
     pub(super) database: DatabaseSettings,
-    #[command(flatten)]
-    pub(super) keep: KeepSettings,
 }
 
 /// `server`.
@@ -146,7 +142,7 @@ pub(super) struct ServerSettings {
     #[command(flatten)]
     pub(super) http: HttpSettings,
     #[command(flatten)]
-    pub(super) calculations: CalculationSettings,
+    pub(super) tasks: TaskServerSettings,
 }
 
 /// `task-worker`.
@@ -183,7 +179,7 @@ pub(super) struct UpSettings {
     #[command(flatten)]
     pub(super) http: HttpSettings,
     #[command(flatten)]
-    pub(super) calculations: CalculationSettings,
+    pub(super) tasks: TaskServerSettings,
     #[command(flatten)]
     pub(super) batch: BatchSettings,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
-use super::settings::{CalculationSettings, CommonSettings};
+use super::settings::TaskServerSettings;
 use super::task_store::TaskStore;
 use crate::broker::pipes::ServerPipes;
 use crate::broker::rabbitmq::address::Address;
@@ -37,8 +37,7 @@ const LISTENERS_MAX: usize = 512;
 /// What a server's part in the tasks is made of.
 pub(super) struct TaskParts<'a> {
     pub(super) process: &'a Process,
-    pub(super) common: &'a CommonSettings,
-    pub(super) settings: &'a CalculationSettings,
+    pub(super) settings: &'a TaskServerSettings,
     pub(super) store: &'a TaskStore,
 }
 
@@ -81,7 +80,7 @@ impl<'a> TaskRooms<'a> {
         broker: Option<&Address>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
-        let TaskParts { process, common, settings, store } = parts;
+        let TaskParts { process, settings, store } = parts;
         let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
         let hub_settings = HubSettings {
             kind: kind.clone(),
@@ -100,7 +99,7 @@ impl<'a> TaskRooms<'a> {
             }
             None => (None, None),
         };
-        let keeping = store.keep(process, hearing, common.keep.keep_for());
+        let keeping = store.keep(process, hearing, settings.keep_for());
         Ok(Self { parts, kind, hub, metrics, carrying, keeping })
     }
 

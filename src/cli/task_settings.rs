@@ -45,17 +45,12 @@ pub(super) struct WorkerSettings {
     take_over: bool,
 }
 
-/// How long tasks are kept.
+/// What a server does with tasks.
 #[derive(Debug, Clone, Args)]
-pub(super) struct KeepSettings {
+pub(super) struct TaskServerSettings {
     /// How long ended tasks and their results are kept, in days; 0 is for ever.
     #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
     task_retention_days: u32,
-}
-
-/// How calculations are asked for.
-#[derive(Debug, Clone, Args)]
-pub(super) struct CalculationSettings {
     /// The largest number whose factorial is calculated.
     #[arg(long, env, value_name = "N", default_value_t = 10_000_000)]
     pub(super) calculation_input_max: u64,
@@ -154,7 +149,7 @@ impl CheckedWorker {
     }
 }
 
-impl KeepSettings {
+impl TaskServerSettings {
     /// How long; `None` is for ever.
     pub(super) fn keep_for(&self) -> Option<Duration> {
         (self.task_retention_days > 0).then(|| DAY * self.task_retention_days)

@@ -16,11 +16,11 @@ Examples:
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
     let CheckedUp { http: checked, worker, servers } =
         settings.check().map_err(Failure::of_settings)?;
-    let UpSettings { common, http, calculations, batch, .. } = settings;
+    let UpSettings { common, http, tasks, batch, .. } = settings;
     process::run("up", &common.state, &common.process, async |process| {
         let (life, broker) = (process.life.clone(), servers.broker.clone());
         let store = TaskStore::open(&process, servers.database.as_ref()).await?;
-        let serving = Serving { common: &common, http: &http, calculations: &calculations };
+        let serving = Serving { common: &common, http: &http, tasks: &tasks };
         let server = serve_all(process.clone(), serving, checked, broker.clone(), &store);
         let source = match &broker {
             Some(broker) => TaskSource::Broker(&broker.address),

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 28] = [
     &[],
     &["server"],
     &["message-consumer"],
+    &["task-worker"],
     &["up"],
     &["publish"],
     &["verify"],
@@ -25,8 +26,17 @@ const COMMANDS: [&[&str]; 18] = [
     &["dead", "show"],
     &["dead", "resend"],
     &["doubles"],
+    &["tasks"],
+    &["tasks", "list"],
+    &["tasks", "show"],
+    &["tasks", "cancel"],
+    &["tasks", "retry"],
+    &["tasks", "submit"],
+    &["calculate"],
     &["bench"],
     &["bench", "limit"],
+    &["bench", "tasks"],
+    &["bench", "calculations"],
     &["doctor"],
     &["config"],
     &["config", "check"],

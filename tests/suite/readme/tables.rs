@@ -5,9 +5,10 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 15] = [
+pub(super) const ALL: [&str; 24] = [
     "server",
     "message-consumer",
+    "task-worker",
     "up",
     "publish",
     "verify",
@@ -17,8 +18,16 @@ pub(super) const ALL: [&str; 15] = [
     "dead show",
     "dead resend",
     "doubles",
+    "tasks list",
+    "tasks show",
+    "tasks cancel",
+    "tasks retry",
+    "tasks submit",
+    "calculate",
     "bench",
     "bench limit",
+    "bench tasks",
+    "bench calculations",
     "doctor",
     "config check",
 ];
@@ -87,6 +96,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "up",
         "server",
         "message-consumer",
+        "task-worker",
         "publish",
         "verify",
         "history",
@@ -94,6 +104,12 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "dead list",
         "dead show",
         "dead resend",
+        "tasks list",
+        "tasks show",
+        "tasks cancel",
+        "tasks retry",
+        "tasks submit",
+        "calculate",
         "bench",
         "doctor",
     ];
