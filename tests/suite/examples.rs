@@ -86,6 +86,7 @@ impl Example {
 fn every_example_is_run_by_a_test_and_says_how_to_run_it() {
     let tests = [
         include_str!("examples/clients.rs"),
+        include_str!("examples/factorial.rs"),
         include_str!("examples/files.rs"),
         include_str!("examples/hosts.rs"),
     ]

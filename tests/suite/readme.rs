@@ -81,10 +81,13 @@ fn every_setting_and_flag_it_names_exists() {
         .collect();
     assert!(variables.len() > 20, "found only {variables:?}");
     for name in variables {
-        let told = include_str!("../../src/rooms/messages/process.rs");
+        let told = [
+            include_str!("../../src/rooms/messages/process.rs"),
+            include_str!("../../src/tasks/program.rs"),
+        ];
         let known = options.iter().any(|option| option.variable.as_deref() == Some(name))
-            // What a program of EXEC is told.
-            || told.contains(&format!("(\"{name}\", "));
+            // What a program of EXEC or TASK_EXEC is told.
+            || told.iter().any(|told| told.contains(&format!("(\"{name}\", ")));
         assert!(known, "`{name}` is no setting");
     }
     let test_run = Command::new("bash").args(["tests/run", "--help"]).current_dir(top()).output();

@@ -14,14 +14,16 @@ use super::writer::Txn;
 use crate::store::{Settled, Settlement, TaskState, back_off_ms};
 use crate::task::{Attempt, Outcome, ResultHead, TaskId};
 
-/// How many parts of an attempt there are, and their bytes.
-const COUNT_PARTS: &str = "SELECT id, attempt, count(*), sum(octet_length(bytes))::bigint \
-     FROM parts WHERE id = ANY($1) GROUP BY id, attempt";
-const DROP_PARTS: &str = "DELETE FROM parts p USING unnest($1::uuid[], $2::bigint[]) \
-     AS s (id, kept) WHERE p.id = s.id AND p.attempt IS DISTINCT FROM s.kept";
+/// Which parts of an attempt there are, and their bytes.
+const COUNT_PARTS: &str = "SELECT id, attempt, index, octet_length(bytes)::bigint \
+     FROM parts WHERE id = ANY($1)";
+/// Those of other attempts, and what is left over from a longer result.
+const DROP_PARTS: &str = "DELETE FROM parts p \
+     USING unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS s (id, kept, parts) \
+     WHERE p.id = s.id AND (p.attempt IS DISTINCT FROM s.kept OR p.index >= s.parts)";
 
-/// Parts and bytes by task and attempt.
-type Parts = HashMap<(Uuid, i64), (i64, i64)>;
+/// Places and bytes of parts by task and attempt.
+type Parts = HashMap<(Uuid, i64), Vec<(i64, i64)>>;
 
 /// What became of each, in their order.
 pub(super) fn settle<'a>(
@@ -57,35 +59,43 @@ async fn count_parts(txn: &Txn, ids: &[Uuid]) -> Result<Parts, DatabaseError> {
     }
     for row in txn.rows(COUNT_PARTS, &[&ids]).await? {
         let (id, attempt) = (row.try_get(0)?, row.try_get(1)?);
-        parts.insert((id, attempt), (row.try_get(2)?, row.try_get(3)?));
+        let part = (row.try_get(2)?, row.try_get(3)?);
+        parts.entry((id, attempt)).or_default().push(part);
     }
     Ok(parts)
 }
 
-/// Those of other attempts than the one that finished.
+/// All but those of the result.
 async fn drop_parts(
     txn: &Txn,
     rows: &mut HashMap<Uuid, Held>,
     with_parts: &[Uuid],
 ) -> Result<(), DatabaseError> {
-    let (mut ids, mut kept) = (Vec::new(), Vec::new());
+    let (mut ids, mut kept, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for id in with_parts {
         let Some(row) = rows.get_mut(id).filter(|row| row.is_changed) else { continue };
-        let keeps = row.result.as_ref().is_some_and(|result| result.parts() > 0);
-        row.has_parts = keeps;
+        let parts = row.result.as_ref().map_or(0, ResultHead::parts);
+        row.has_parts = parts > 0;
         ids.push(*id);
-        kept.push(keeps.then_some(row.attempt));
+        kept.push((parts > 0).then_some(row.attempt));
+        ends.push(stored(parts));
     }
     if !ids.is_empty() {
-        txn.execute(DROP_PARTS, &[&ids, &kept]).await?;
+        txn.execute(DROP_PARTS, &[&ids, &kept, &ends]).await?;
     }
     Ok(())
 }
 
 /// Whether all parts of a result are there.
 fn is_whole(head: &ResultHead, parts: &Parts, row: &Held) -> bool {
-    let expected = (stored(head.parts()), stored(head.bytes));
-    head.is_whole() || parts.get(&(row.id, row.attempt)) == Some(&expected)
+    if head.is_whole() {
+        return true;
+    }
+    let end = stored(head.parts());
+    let there = parts.get(&(row.id, row.attempt)).map(Vec::as_slice).unwrap_or_default();
+    let of_it = || there.iter().filter(|(index, _)| *index < end);
+    let bytes: i64 = of_it().map(|(_, bytes)| *bytes).sum();
+    stored(of_it().count()) == end && bytes == stored(head.bytes)
 }
 
 /// Changes the row, if the settlement holds.

@@ -24,6 +24,9 @@ const WRITER_CACHE_KIB: i64 = -16 * 1024;
 /// The write-ahead log is cut down to this when it begins anew.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
 const STATEMENTS: usize = 64;
+/// The longest path of a file that SQLite opens, with what it appends to it (`MAX_PATHNAME` of its
+/// os_unix.c), in bytes.
+const PATH_BYTES_MAX: usize = 500;
 
 pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
@@ -32,6 +35,14 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 /// Makes the file if it is absent, and brings it up to date; a connection that may write, and the
 /// turns of those who do.
 pub(super) fn open(dir: &Path, health: &Health) -> Result<(Connection, Turn), StoreError> {
+    let bytes = health.path().as_os_str().len();
+    if bytes > PATH_BYTES_MAX {
+        return Err(StoreError::Broken(format!(
+            "{}: the path has {bytes} bytes, and SQLite takes {PATH_BYTES_MAX}: set STATE_DIR to a \
+             shorter one",
+            health.path().display()
+        )));
+    }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| refused(dir, &error))?;
     let turn = Turn::open(dir).map_err(|error| refused(dir, &error))?;

@@ -28,8 +28,18 @@ fn a_state_directory_that_cannot_be_is_told_with_its_path() {
 }
 
 #[test]
-fn long_and_odd_names_work_for_everything() {
+fn a_path_that_is_too_long_for_the_tasks_is_refused_before_anything_is_taken() {
+    let mut rig = Rig::new();
     let long = ["d".repeat(200), "e".repeat(200), "f".repeat(200)].join("/");
+    rig.set("STATE_DIR", rig.dir.path().join(long).display());
+    let output = rig.run(&["server", "--port", "0"]);
+    assert_eq!(output.status.code(), Some(73));
+    assert!(stderr(&output).contains("set STATE_DIR to a shorter one"), "{}", stderr(&output));
+}
+
+#[test]
+fn long_and_odd_names_work_for_everything() {
+    let long = ["d".repeat(200), "e".repeat(200)].join("/");
     for name in ["with spaces and 'quotes'", "ünï-日本-🚀", "-dash", "%41\\x41", long.as_str()]
     {
         let mut rig = Rig::new();

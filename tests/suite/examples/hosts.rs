@@ -22,6 +22,6 @@ fn the_pipes_are_measured_and_leave_no_queues_of_their_own() {
     let url = shared().vhost("pipes-example");
     let printed = Example::new("pipes").arg(url).arg("300").succeed();
     assert!(printed.contains("ratio") && printed.contains("latency"), "{printed}");
-    let left = shared().queues("pipes-example");
+    let left = shared().all_queues("pipes-example");
     assert_eq!(left, ["async-data-processor.tasks", "results"]);
 }
