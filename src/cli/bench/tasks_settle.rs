@@ -116,8 +116,7 @@ impl Expected<'_> {
     /// they are gone through.
     async fn is_quiet(&self, client: &mut Client) -> anyhow::Result<bool> {
         for state in TaskState::ALL.into_iter().filter(|state| !state.is_terminal()) {
-            let before = self.marks.id(self.end());
-            let path = format!("/tasks?kind={}&state={state}&limit=1&before={before}", echo::KIND);
+            let path = format!("/tasks?kind={}&state={state}&limit=1", echo::KIND);
             let page = client.get(&path).await?;
             let newest = page.as_array().and_then(|tasks| tasks.first());
             if newest.is_some_and(|task| self.marks.number(text(task, "id")).is_some()) {
@@ -131,19 +130,19 @@ impl Expected<'_> {
     pub(super) async fn verify(&self, client: &mut Client) -> anyhow::Result<Option<Verdict>> {
         let mut verdict = Verdict::default();
         let mut accepted = 0;
-        let mut before = self.end();
+        // In the order in which they came in, which is not that of their numbers.
+        let (mut before, mut has_begun) = (String::new(), false);
         loop {
-            let id = self.marks.id(before);
-            let path = format!("/tasks?kind={}&limit={PAGE_TASKS}&before={id}", echo::KIND);
+            let path = format!("/tasks?kind={}&limit={PAGE_TASKS}{before}", echo::KIND);
             let page = client.get(&path).await?;
             let tasks = page.as_array().map(Vec::as_slice).unwrap_or_default();
             let ours = tasks.iter().filter_map(|task| {
                 let number = self.marks.number(text(task, "id"))?;
                 Some((number, task))
             });
-            let was = before;
+            let mut found = false;
             for (number, task) in ours {
-                before = number;
+                found = true;
                 if !is_over(task) {
                     return Ok(None);
                 }
@@ -160,9 +159,9 @@ impl Expected<'_> {
                     _ => {}
                 }
             }
-            if before == was || before == 0 {
-                break;
-            }
+            let Some(last) = tasks.last().filter(|_| found || !has_begun) else { break };
+            has_begun |= found;
+            before = format!("&before={}", text(last, "id"));
         }
         let promised = self.fates.iter().filter(|fate| **fate == Fate::Accepted).count() as u64;
         verdict.lost = (promised * self.bulk).saturating_sub(accepted);
