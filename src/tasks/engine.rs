@@ -344,7 +344,9 @@ mod tests {
 
         async fn outcomes(&self, count: usize) -> HashMap<TaskId, Outcome> {
             let mut done = self.done.subscribe();
-            let done = done.wait_for(|done| done.len() >= count).await.unwrap();
+            let all = done.wait_for(|done| done.len() >= count);
+            // In vain, if what is waited for was lost.
+            let done = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap().unwrap();
             done.iter().map(|done| (done.id, done.outcome.clone())).collect()
         }
     }
