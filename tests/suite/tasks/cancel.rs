@@ -1,5 +1,6 @@
 //! What is cancelled, or takes too long, is over: with every process that it had started.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{
@@ -52,10 +53,17 @@ fn cancelling_ends_the_process_of_a_calculation_and_a_follower_takes_over(rig: R
         let answer = request(server.address(), "DELETE", &format!("/factorial/{id}"), &[], b"");
         assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("error")));
     };
+    // They stand still, so that they do not end by themselves.
+    let stop = |process: u32| {
+        let process = Pid::from_raw(process.cast_signed()).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+    };
     let first = wait_calculating(&worker);
+    stop(first);
     cancel(&leader);
     wait_gone(first);
     let second = wait_calculating(&worker);
+    stop(second);
     wait_state(server.address(), &follower, "running");
     cancel(&follower);
     wait_gone(second);
