@@ -159,8 +159,13 @@ pub struct Heard {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// These are not wanted any more.
-    Stop(Vec<(TaskId, Attempt)>),
+    /// These are not this worker's any more. Another one may run the same attempt, rightfully.
+    Stop {
+        /// Whose they were.
+        worker: WorkerId,
+        /// What to stop.
+        attempts: Vec<(TaskId, Attempt)>,
+    },
     /// This worker was taken for dead: it needs another name.
     Buried(WorkerId),
     /// Whoever drains this endpoint steps back behind another one.

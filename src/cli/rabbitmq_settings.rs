@@ -53,7 +53,7 @@ pub(super) fn redact(url: &str) -> String {
 /// Whether messages travel over RabbitMQ, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RabbitSettings {
-    /// Messages and tasks travel over this RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://.
+    /// Messages and tasks travel over RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://.
     #[arg(long, env, value_name = "URL", hide_default_value = true)]
     rabbitmq_url: Option<SecretUrl>,
     /// Plain queues that other programs share: task_queue_0 and so on, one JSON object a message.

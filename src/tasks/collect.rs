@@ -187,7 +187,7 @@ impl Collector {
             // By another name it asks again; what it may go on with is told then.
             true => Order::Buried(worker),
             false if beaten.lost.is_empty() => return Ok(()),
-            false => Order::Stop(beaten.lost),
+            false => Order::Stop { worker, attempts: beaten.lost },
         };
         // Told again after the next sign of life.
         let _untold = self.pipes.order(order).await;

@@ -9,6 +9,7 @@ use super::hand::Hand;
 use super::spool::{Left, Spool, discard};
 use super::supply::{Body, Done, Supply, SupplyError};
 use crate::service::{Lifecycle, jittered};
+use crate::task::Outcome;
 
 /// The most jobs of a group.
 const GROUP_MAX: usize = 256;
@@ -53,6 +54,10 @@ pub(super) async fn settle(deliverer: Deliverer, mut ended: mpsc::Receiver<Done>
     let _all_delivered = large_ones.acquire_many(LARGE_MAX).await;
 }
 
+fn is_unbegun(done: &Done) -> bool {
+    done.outcome == Outcome::Released && done.began_at_ms.is_none()
+}
+
 impl Deliverer {
     /// Delivers what dead processes left, before new jobs if that is soon done.
     pub(super) async fn leftovers(&self, left: Vec<Left>) {
@@ -78,10 +83,14 @@ impl Deliverer {
 
     /// Delivers a group, and takes it out of hand.
     async fn group(&self, group: Vec<Done>) {
-        let group = Arc::new(group);
-        let kept = if self.supply.is_remote() {
-            let (spool, copy) = (Arc::clone(&self.spool), Arc::clone(&group));
-            let kept = tokio::task::spawn_blocking(move || spool.keep(&copy)).await;
+        // What is given back unbegun may come again before it is said to be delivered.
+        let unbegun = group.iter().filter(|done| is_unbegun(done));
+        self.hand.remove(unbegun.map(|done| (done.id, done.attempt)));
+        let results: Vec<Done> =
+            group.iter().filter(|done| done.outcome != Outcome::Released).cloned().collect();
+        let kept = if self.supply.is_remote() && !results.is_empty() {
+            let spool = Arc::clone(&self.spool);
+            let kept = tokio::task::spawn_blocking(move || spool.keep(&results)).await;
             let kept = kept.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             if let Err(error) = &kept {
                 // Delivering needs no disk: better now than never.
@@ -101,7 +110,8 @@ impl Deliverer {
                 }
             }
         }
-        self.hand.remove(group.iter().map(|done| (done.id, done.attempt)));
+        let begun = group.iter().filter(|done| !is_unbegun(done));
+        self.hand.remove(begun.map(|done| (done.id, done.attempt)));
     }
 
     /// Tries until it is delivered, or the process has stopped for long enough; whether it is.

@@ -149,10 +149,12 @@ impl Shared {
                     (pause, told) = (PAUSE, false);
                     let now = self.clock.monotonic();
                     for job in taken {
-                        if self.hand.take((job.id, job.attempt), now) {
-                            // There is room for as many as are ever in hand.
-                            let _full_or_gone = jobs.try_send(job);
+                        if !self.hand.take((job.id, job.attempt), now) {
+                            tracing::warn!(task = %job.id, job.attempt, "it is in hand already");
+                            continue;
                         }
+                        // There is room for as many as are ever in hand.
+                        let _full_or_gone = jobs.try_send(job);
                     }
                 }
                 Err(error) => {

@@ -183,9 +183,11 @@ impl PipedSupply {
         let (mut lost, mut tags) = (Vec::new(), Vec::new());
         for order in self.pipes.orders() {
             match order {
-                Order::Stop(attempts) => {
+                Order::Stop { worker, attempts } => {
                     let mut ledger = held(&self.ledger);
-                    for (id, attempt) in attempts {
+                    // By a newer name the next sign of life gets an answer of its own.
+                    let own = attempts.into_iter().filter(|_| worker == ledger.worker);
+                    for (id, attempt) in own.collect::<Vec<_>>() {
                         if let Some((key, mut of)) = ledger.lose(id, attempt) {
                             lost.push(key);
                             tags.append(&mut of);

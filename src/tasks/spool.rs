@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
 use super::supply::{Body, Done};
@@ -87,6 +88,9 @@ impl Spool {
     pub fn open(state_dir: &Path) -> io::Result<(Self, Vec<Left>)> {
         let all = state_dir.join(FOLDER);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
+        // One that starts after the other: nobody takes over a folder that is just being made.
+        let turn = File::open(&all)?;
+        retry_on_intr(|| flock(&turn, FlockOperation::LockExclusive))?;
         let left = take_over(&all)?;
         let folder = all.join(TaskId::new().to_string());
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
@@ -126,17 +130,26 @@ impl Spool {
             }
         }
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
-        let rows: Vec<Row> = group.iter().map(Row::of).collect();
         let unfinished = self.folder.join(format!("{number}.new"));
+        let path = self.folder.join(format!("{number}.{GROUP}"));
+        let written = self.write(group, &unfinished, &path);
+        if written.is_err() {
+            // A disk that is full is not to be filled further.
+            discard(&unfinished);
+            discard(&path);
+        }
+        written.map(|()| Kept { path })
+    }
+
+    fn write(&self, group: &[Done], unfinished: &Path, path: &Path) -> io::Result<()> {
+        let rows: Vec<Row> = group.iter().map(Row::of).collect();
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
-        let mut file = options.open(&unfinished)?;
+        let mut file = options.open(unfinished)?;
         file.write_all(&serde_json::to_vec(&rows)?)?;
         file.sync_all()?;
-        let path = self.folder.join(format!("{number}.{GROUP}"));
-        fs::rename(&unfinished, &path)?;
-        sync_folder(&self.folder)?;
-        Ok(Kept { path })
+        fs::rename(unfinished, path)?;
+        sync_folder(&self.folder)
     }
 }
 
@@ -186,7 +199,11 @@ fn take_over(all: &Path) -> io::Result<Vec<Left>> {
         if !folder.is_dir() {
             continue;
         }
-        let lock = lock_file(&folder)?;
+        let lock = match lock_file(&folder) {
+            // Another process that starts has taken it over.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock?,
+        };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             let groups = read_groups(&folder)?;
             left.push(Left { folder, _lock: lock, groups });

@@ -37,7 +37,7 @@ use crate::task::{Name, WorkerId};
 /// Tasks of an endpoint that may be in its worker's hands.
 const ENDPOINT_WINDOW: u16 = 32;
 /// What workers have said that may be in a server's hands: up to 1 MiB each, if it is ours.
-const RESULTS_WINDOW: u16 = 128;
+const RESULTS_WINDOW: u16 = 32;
 /// How long a newcomer waits for its subscription before it sends the holder away.
 const STAND_BY_MAX: Duration = Duration::from_secs(10);
 

@@ -19,7 +19,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::pipes::{Reference, Said, Tag, Taken, TaskMessage};
+use crate::broker::pipes::{FOREIGN_BYTES_MAX, Reference, Said, Tag, Taken, TaskMessage};
 use crate::broker::rabbitmq::intake::APP_ID;
 use crate::task::{Attempt, Beat, Name, Outcome, PART_BYTES, ResultHead, TaskId, WorkerId};
 
@@ -219,6 +219,9 @@ fn foreign(properties: &BasicProperties, body: Vec<u8>) -> Result<Said, &'static
     let id = task_id(properties).ok_or("it names no task of ours")?;
     if find(properties, OUTCOME).is_some() {
         return Err("it is the answer to somebody else's task");
+    }
+    if body.len() > FOREIGN_BYTES_MAX {
+        return Err("it is longer than a message may be");
     }
     Ok(Said::Foreign { id, body })
 }
