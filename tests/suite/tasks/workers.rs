@@ -67,6 +67,10 @@ fn what_a_worker_ran_when_it_was_told_to_stop_is_given_back_and_counts_as_no_fai
     let mut worker = work(&rig);
     let gated = submit_one(server.address(), "gated", "x");
     let first = wait_run(&rig, &gated, 1);
+    // Before that, a broker would bring it again as the same attempt.
+    wait_for("the task to be known to run", || {
+        (task(server.address(), &gated)["state"] == "running").then_some(())
+    });
     // Others wait behind it, and some come still while it stops.
     let many: Vec<_> =
         (0..200).map(|n| json!({"kind": "echo", "payload": n.to_string()})).collect();
