@@ -50,6 +50,7 @@ pub use encoding::refuse_coded;
 pub use error::{HttpError, Shape};
 pub use listen::{ListenError, check_listen};
 pub use metrics::HttpMetrics;
+pub use openapi::described;
 pub use origin::{CorsError, CorsOrigins};
 pub use probes::Readiness;
 pub use query::Query;

@@ -29,7 +29,7 @@ use crate::store::{Filter, Millis, Store, StoreError, Submitted, Task, TaskState
 use crate::task::{Name, RESULT_BYTES_MAX, TaskId};
 use crate::tasks::{page, result};
 use crate::web::{
-    Auth, BodyReader, BodySettings, HttpError, Principal, Query, Room, Scope, Shape,
+    Auth, BodyReader, BodySettings, HttpError, Principal, Query, Room, Scope, Shape, described,
     idempotency_key, json, printable, refuse_coded,
 };
 
@@ -270,7 +270,7 @@ async fn cancel(
 
 fn openapi() -> Value {
     // A file of its own, since it is a document and not code.
-    serde_json::from_str(include_str!("openapi.json")).unwrap_or_default()
+    described(include_str!("openapi.json"))
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use super::receipt;
 use crate::broker::{IdempotencyKey, Publish, PublishError, Published, Unit};
 use crate::state::State;
 use crate::web::{
-    Auth, BodyReader, HttpError, Principal, Room, Scope, Shape, idempotency_key, is_lines,
-    printable, refuse_coded,
+    Auth, BodyReader, HttpError, Principal, Room, Scope, Shape, described, idempotency_key,
+    is_lines, printable, refuse_coded,
 };
 
 /// How long a request waits for its commit before it is told that the outcome is unknown.
@@ -220,7 +220,7 @@ async fn get_receipt(
 
 fn openapi() -> Value {
     // A file of its own, since it is a document and not code.
-    serde_json::from_str(include_str!("openapi.json")).unwrap_or_default()
+    described(include_str!("openapi.json"))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ use crate::store::{Filter, Millis, Store, Submitted, Task, TaskState};
 use crate::task::TaskId;
 use crate::tasks::{page, result};
 use crate::web::{
-    Auth, BodyReader, HttpError, Principal, Query, Room, Scope, Shape, idempotency_key, is_lines,
-    json, refuse_coded,
+    Auth, BodyReader, HttpError, Principal, Query, Room, Scope, Shape, described, idempotency_key,
+    is_lines, json, refuse_coded,
 };
 
 /// The most bytes of a body that submits tasks: for the caller's [`BodyReader`].
@@ -204,7 +204,7 @@ async fn retry(Shared(room): Shared<Arc<Tasks>>, path: IdPath) -> Result<Respons
 
 fn openapi() -> Value {
     // A file of its own, since it is a document and not code.
-    serde_json::from_str(include_str!("openapi.json")).unwrap_or_default()
+    described(include_str!("openapi.json"))
 }
 
 #[cfg(test)]
