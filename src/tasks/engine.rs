@@ -226,7 +226,7 @@ impl Shared {
                 })
             }
         };
-        let why = self.hand.end(key);
+        let why = self.hand.end(key, self.clock.monotonic());
         if let Ended::Failed { reason, .. } = &ended {
             let reason = printable(reason);
             tracing::warn!(task = %job.id, kind = %job.kind, reason, "an attempt failed");
@@ -542,12 +542,17 @@ mod tests {
         let running = start_in(Arc::clone(&first), 1, LONG, dir);
         first.push("echo", b"again");
         first.outcomes(1).await;
+        let is_kept = || walk(&path).iter().any(|name| name.ends_with(".group"));
+        let until_kept = async |expected: bool| {
+            while is_kept() != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // The first group goes from the disk a moment after it was delivered.
+        until_kept(false).await;
         *first.failures.lock().unwrap() = u32::MAX;
         let id = first.push("echo", b"later");
-        let is_kept = || walk(&path).iter().any(|name| name.ends_with(".group"));
-        while !is_kept() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_kept(true).await;
         running.life.stop();
         running.engine.await.unwrap().unwrap();
         assert_eq!(first.outcomes(0).await.len(), 1);

@@ -85,9 +85,11 @@ impl Hand {
     }
 
     /// A run has ended; why it was stopped, if it was.
-    pub(super) fn end(&self, key: Key) -> Option<Why> {
+    pub(super) fn end(&self, key: Key, now: Instant) -> Option<Why> {
         let mut inner = held(&self.inner);
-        let job = inner.jobs.get_mut(&key)?;
+        let Inner { jobs, window } = &mut *inner;
+        let job = jobs.get_mut(&key)?;
+        window.ended(now.saturating_duration_since(job.taken_at));
         job.stage = Stage::Ended;
         job.why
     }
@@ -209,7 +211,7 @@ mod tests {
         hand.take(key, now);
         hand.lose(&[key]);
         assert!(!hand.begin(key, run(1), now));
-        assert_eq!(hand.end(key), Some(Why::Lost));
+        assert_eq!(hand.end(key, now), Some(Why::Lost));
     }
 
     #[test]
@@ -223,7 +225,7 @@ mod tests {
         hand.stop_overdue(now + Duration::from_secs(10));
         assert!(run.life.is_stopping());
         hand.stop_all();
-        assert_eq!(hand.end(key), Some(Why::TimedOut));
+        assert_eq!(hand.end(key, now), Some(Why::TimedOut));
         assert_eq!(hand.beats().len(), 1, "it is in hand until it is delivered");
     }
 }

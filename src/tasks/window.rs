@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-/// Jobs that began after a shorter wait than this make the window grow.
+/// Jobs that were over sooner than this make the window grow. That one began at once says nothing:
+/// it may run for an hour, and what was taken beside it would wait.
 const QUICK: Duration = Duration::from_millis(20);
-/// Those that waited longer make it shrink.
+/// Those that waited longer before they began make it shrink.
 const SLOW: Duration = Duration::from_millis(100);
 /// The most jobs in hand.
 pub(super) const JOBS_MAX: usize = 512;
@@ -27,10 +28,15 @@ impl Window {
 
     /// A job has begun, so long after it was taken.
     pub(super) fn began(&mut self, after: Duration) {
+        if after > SLOW {
+            self.size = (self.size / 2).max(self.slots);
+        }
+    }
+
+    /// A job has ended, so long after it was taken.
+    pub(super) fn ended(&mut self, after: Duration) {
         if after < QUICK {
             self.size = (self.size + 1 + self.size / 4).min(JOBS_MAX);
-        } else if after > SLOW {
-            self.size = (self.size / 2).max(self.slots);
         }
     }
 
@@ -55,7 +61,7 @@ mod tests {
     fn quick_jobs_are_taken_by_the_hundred_and_slow_ones_one_a_slot() {
         let mut window = Window::new(2);
         assert_eq!(window.room(0), 2);
-        (0..100).for_each(|_| window.began(Duration::from_millis(1)));
+        (0..100).for_each(|_| window.ended(Duration::from_millis(1)));
         assert_eq!(window.room(0), JOBS_MAX);
         assert_eq!(window.room(300), 0, "trips are made when they bring much");
         assert_eq!(window.room(200), JOBS_MAX - 200);
@@ -66,9 +72,19 @@ mod tests {
     }
 
     #[test]
+    fn beside_jobs_that_have_begun_at_once_nothing_is_taken_until_they_are_over_as_soon() {
+        let mut window = Window::new(1);
+        window.began(Duration::ZERO);
+        assert_eq!(window.room(1), 0);
+        window.ended(Duration::from_secs(1));
+        assert_eq!(window.room(0), 1);
+        assert_eq!(window.room(1), 0);
+    }
+
+    #[test]
     fn a_window_that_is_stuck_holds_no_more_than_runs() {
         let mut window = Window::new(3);
-        (0..100).for_each(|_| window.began(Duration::ZERO));
+        (0..100).for_each(|_| window.ended(Duration::ZERO));
         window.stuck();
         assert_eq!(window.room(3), 0);
         assert_eq!(window.room(2), 1);
