@@ -123,6 +123,8 @@ impl Engine {
         let _ended = watching.await;
         let _panicked = settling.await;
         signing.abort();
+        // Whoever opens the spool next is to find that nobody holds it.
+        let _ended = signing.await;
         self.supply.close().await;
         Ok(())
     }

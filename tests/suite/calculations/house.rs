@@ -132,7 +132,9 @@ impl House {
         let address = listener.local_addr().unwrap();
         let life_of_server = life.clone();
         let served = Some(runtime.spawn(async move {
-            let settings = Arc::new(ServeSettings::default());
+            // A machine with much to do is no reason to cut off who is read from too slowly.
+            let write_timeout = std::time::Duration::from_secs(600);
+            let settings = Arc::new(ServeSettings { write_timeout, ..ServeSettings::default() });
             serve(listener, router, settings, None, http_metrics, &life_of_server).await;
         }));
         drop(inside);
