@@ -76,6 +76,9 @@ pub struct Claimed {
     pub next_due_ms: Option<Millis>,
 }
 
+/// By how much the clocks of two machines may differ.
+pub(crate) const CLOCKS_APART_MS: Millis = 60_000;
+
 /// How an attempt ended, to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
@@ -87,9 +90,9 @@ pub struct Settlement {
     pub endpoint: Option<Name>,
     /// How it ended.
     pub outcome: Outcome,
-    /// When it began, as far as is known.
+    /// When it began, as far as is known; stored as not before the task was submitted.
     pub began_at_ms: Option<Millis>,
-    /// When it ended.
+    /// When it ended; stored as not before it began.
     pub at_ms: Millis,
 }
 
@@ -226,8 +229,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn dispatched(&self, tasks: Vec<(TaskId, Attempt)>) -> Answer<'_, ()>;
 
     /// What was queued before `queued_before_ms`, confirmed by the broker and begun by nobody is
-    /// pending again: the broker has lost it. Of this endpoint, or of those for any worker. How
-    /// many.
+    /// pending again: the broker has lost it. So is what was queued in the future: before a clock
+    /// went back. Of this endpoint, or of those for any worker. How many.
     fn requeue(
         &self,
         endpoint: Option<Name>,
@@ -267,9 +270,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// A worker ends in order, with nothing in hand.
     fn retire(&self, worker: WorkerId) -> Answer<'_, ()>;
 
-    /// An outside worker begins a task: to running, without an owner, until `deadline_ms`. `None`
-    /// if there is no such task, else the task as it then stands; one that has ended, or that a
-    /// worker of ours runs, is left as it is. Of a follower, the task that it follows begins.
+    /// An outside worker begins a task: to running, without an owner, until `deadline_ms`. Each
+    /// call is an attempt of its own, also of one that an outside worker runs: what two of them
+    /// bring is not mixed. `None` if there is no such task, else the task as it then stands; one
+    /// that has ended, or that a worker of ours runs, is left as it is. Of a follower, the task
+    /// that it follows begins.
     fn begin_outside(
         &self,
         id: TaskId,

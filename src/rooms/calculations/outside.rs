@@ -185,9 +185,15 @@ impl Change<'_> {
     }
 
     async fn finish(&self, output: &Spool) -> Result<(), HttpError> {
-        for _ in 0..TRIES_MAX {
+        for tries in 0..TRIES_MAX {
             let mut task = self.room.task(self.id).await?;
-            if !task.state.is_terminal() && Self::attempt(&task).is_none() {
+            if tries > 0 && Self::attempt(&task).is_some() {
+                // The newest counts. Else two would keep each other from it.
+                return Err(unsettled("another result of it is being stored"));
+            }
+            // What comes in parts is an attempt of its own, lest the parts of two are mixed.
+            let is_anew = Self::attempt(&task).is_none() || output.head().parts() > 0;
+            if !task.state.is_terminal() && is_anew {
                 task = self.take(&task).await?;
             }
             if task.state.is_terminal() {

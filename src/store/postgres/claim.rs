@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::error::DatabaseError;
 use super::row::{end_followers, stored, task, uuid, worker_uuid};
 use super::writer::Txn;
-use crate::store::{Claim, Claimed, Millis, Task, TaskState};
+use crate::store::{CLOCKS_APART_MS, Claim, Claimed, Millis, Task, TaskState};
 use crate::task::{Attempt, TaskId, WorkerId};
 
 /// What a task says that was missed.
@@ -155,7 +155,8 @@ pub(super) async fn dispatched(
 const REQUEUE: &str = "UPDATE tasks SET state = 0, queued_at_ms = NULL, \
      run_at_ms = LEAST(run_at_ms, $3), \
      changed_in = CASE WHEN is_told THEN pg_current_xact_id() END \
-     WHERE state = 1 AND owner IS NULL AND queued_at_ms < $2 AND endpoint = $1";
+     WHERE state = 1 AND owner IS NULL AND (queued_at_ms < $2 OR queued_at_ms > $4) \
+         AND endpoint = $1";
 
 /// See [`Store::requeue`](crate::store::Store::requeue).
 pub(super) async fn requeue(
@@ -164,7 +165,9 @@ pub(super) async fn requeue(
     queued_before_ms: Millis,
     now_ms: Millis,
 ) -> Result<u64, DatabaseError> {
-    let requeued = txn.execute(REQUEUE, &[&endpoint, &queued_before_ms, &now_ms]).await?;
+    let too_late_ms = now_ms.saturating_add(CLOCKS_APART_MS);
+    let values: &super::link::Values<'_> = &[&endpoint, &queued_before_ms, &now_ms, &too_late_ms];
+    let requeued = txn.execute(REQUEUE, values).await?;
     if requeued > 0 {
         txn.ring_work();
         txn.ring_news();

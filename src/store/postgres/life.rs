@@ -102,7 +102,19 @@ const HAND_BACK: &str = "UPDATE tasks t SET state = 0, owner = NULL, queued_at_m
 const RETIRE: &str = "DELETE FROM workers WHERE id = $1 AND buried_at_ms IS NULL";
 
 /// See [`Store::disown`](crate::store::Store::disown).
+///
+/// The claim whose answer was lost may still be about to commit: it holds the worker's row then,
+/// and so signing waits for it.
 pub(super) async fn disown(
+    txn: &Txn,
+    worker: WorkerId,
+    in_hand: &[(TaskId, Attempt)],
+) -> Result<u64, DatabaseError> {
+    txn.rows(SIGN, &[&worker_uuid(worker)]).await?;
+    hand_back(txn, worker, in_hand).await
+}
+
+async fn hand_back(
     txn: &Txn,
     worker: WorkerId,
     in_hand: &[(TaskId, Attempt)],
@@ -120,7 +132,7 @@ pub(super) async fn disown(
 /// See [`Store::retire`](crate::store::Store::retire).
 pub(super) async fn retire(txn: &Txn, worker: WorkerId) -> Result<(), DatabaseError> {
     // Nobody would look for what it has left in spite of its promise.
-    disown(txn, worker, &[]).await?;
+    hand_back(txn, worker, &[]).await?;
     txn.execute(RETIRE, &[&worker_uuid(worker)]).await?;
     Ok(())
 }

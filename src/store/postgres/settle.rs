@@ -114,10 +114,11 @@ fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement)
     if !is_awaited(row, settlement.attempt) {
         return Settled::Late;
     }
-    let at_ms = settlement.at_ms;
     if row.state == Some(TaskState::Queued) || row.started_at_ms.is_none() {
-        row.started_at_ms = settlement.began_at_ms;
+        let began_at_ms = settlement.began_at_ms;
+        row.started_at_ms = began_at_ms.map(|at_ms| at_ms.max(row.created_at_ms));
     }
+    let at_ms = settlement.at_ms.max(row.started_at_ms.unwrap_or(row.created_at_ms));
     match &settlement.outcome {
         Outcome::Finished(head) => {
             if !is_whole(head, parts, row) {

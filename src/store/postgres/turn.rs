@@ -30,6 +30,7 @@ pub(super) async fn begin_outside(
             txn.ring_news();
         }
         (Some(TaskState::Running), None) => {
+            row.attempt += 1;
             row.deadline_ms = Some(deadline_ms);
             row.is_changed = true;
         }

@@ -28,6 +28,7 @@ mod write;
 mod writer;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
@@ -56,6 +57,8 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     health: Arc<Health>,
     tower: Arc<Tower>,
+    /// The latest time that was told.
+    seen_ms: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -83,13 +86,17 @@ impl SqliteStore {
             .map_err(|error| cannot("start a thread", error))?;
         let free = Arc::new(Semaphore::new(READERS));
         let readers = Arc::new(Readers { idle: Mutex::default(), free });
-        Ok(Self { writer, readers, health, tower })
+        Ok(Self { writer, readers, health, tower, seen_ms: AtomicI64::new(Millis::MIN) })
     }
 
     /// Whether the state directory `dir` holds tasks.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
         file::path(dir).exists()
+    }
+
+    fn saw(&self, now_ms: Millis) {
+        self.seen_ms.fetch_max(now_ms, Relaxed);
     }
 
     fn write<'a, T, F>(&'a self, bytes: usize, work: F) -> Answer<'a, T>
@@ -132,11 +139,13 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn submit(&self, tasks: Vec<NewTask>, now_ms: Millis) -> Answer<'_, Vec<Submitted>> {
+        self.saw(now_ms);
         let bytes = tasks.iter().map(|task| TASK_BYTES + task.payload.len()).sum();
         self.write(bytes, move |write| submit::submit(write, &tasks, now_ms))
     }
 
     fn claim(&self, claim: Claim) -> Answer<'_, Claimed> {
+        self.saw(claim.now_ms);
         let bytes = claim.tasks_max.saturating_mul(TASK_BYTES);
         self.write(bytes, move |write| claim::claim(write, &claim))
     }
@@ -147,6 +156,7 @@ impl Store for SqliteStore {
         tasks_max: usize,
         now_ms: Millis,
     ) -> Answer<'_, Claimed> {
+        self.saw(now_ms);
         let bytes = tasks_max.saturating_mul(TASK_BYTES);
         self.write(bytes, move |write| claim::take_due(write, dispatcher, tasks_max, now_ms))
     }
@@ -160,9 +170,11 @@ impl Store for SqliteStore {
         &self,
         endpoint: Option<Name>,
         queued_before_ms: Millis,
-        _now_ms: Millis,
+        now_ms: Millis,
     ) -> Answer<'_, u64> {
-        self.write(0, move |write| workers::requeue(write, endpoint.as_ref(), queued_before_ms))
+        self.write(0, move |write| {
+            workers::requeue(write, endpoint.as_ref(), queued_before_ms, now_ms)
+        })
     }
 
     fn put_part(
@@ -242,7 +254,18 @@ impl Store for SqliteStore {
     }
 
     fn sweep(&self, sweep: Sweep) -> Answer<'_, Swept> {
-        self.write(0, move |write| sweep::sweep(write, sweep))
+        Box::pin(async move {
+            let now_ms = sweep.now_ms;
+            if sweep.clock_went_back {
+                let seen_ms = self.seen_ms.swap(now_ms, Relaxed);
+                let turn_back =
+                    || self.write(0, move |write| sweep::turn_back(write, now_ms, seen_ms));
+                while !turn_back().await? {}
+            }
+            self.saw(now_ms);
+            let seen_ms = self.seen_ms.load(Relaxed);
+            self.write(0, move |write| sweep::sweep(write, sweep, seen_ms)).await
+        })
     }
 
     fn bells(&self) -> Bells {

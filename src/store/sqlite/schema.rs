@@ -8,6 +8,7 @@
 //! | `worker` | a worker that has signed; `buried_at`, if it was declared dead |
 //! | `count` | how many tasks of a kind are in a state |
 //! | `revision` | the number of the latest change of a watched task (one row) |
+//! | `clock` | the latest time that was told, for when the clock goes back (one row) |
 //!
 //! Times are milliseconds since 1970. `endpoint` is empty for any worker. `changed` is the revision
 //! at which a watched task changed, and null for the others. `follows` is the `seq` of the leader,
@@ -19,7 +20,8 @@ use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 /// Says in the file's head that it is ours: `adpt`.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"adpt");
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,
     id BLOB NOT NULL UNIQUE,
@@ -79,7 +81,12 @@ CREATE TABLE count (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE revision (latest INTEGER NOT NULL) STRICT;
 INSERT INTO revision VALUES (0);
-"];
+",
+    "
+CREATE TABLE clock (seen INTEGER NOT NULL) STRICT;
+INSERT INTO clock VALUES (0);
+",
+];
 
 /// Why the tables were not brought up to date.
 #[derive(Debug)]

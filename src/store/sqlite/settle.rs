@@ -71,9 +71,11 @@ fn settle_one(write: &mut Write<'_>, settlement: &Settlement) -> Result<Settled>
     }
     write.change(row, |row| {
         if row.state == TaskState::Queued || row.started_at_ms.is_none() {
-            row.started_at_ms = settlement.began_at_ms;
+            let began_at_ms = settlement.began_at_ms;
+            row.started_at_ms = began_at_ms.map(|at_ms| at_ms.max(row.created_at_ms));
         }
-        end_attempt(row, &settlement.outcome, settlement.at_ms);
+        let earliest_ms = row.started_at_ms.unwrap_or(row.created_at_ms);
+        end_attempt(row, &settlement.outcome, settlement.at_ms.max(earliest_ms));
     })?;
     Ok(Settled::Applied)
 }

@@ -102,7 +102,10 @@ pub(super) fn begin_outside(
             write.ring_news();
         }
         (TaskState::Running, None) => {
-            write.change(row, |row| row.deadline_at_ms = Some(deadline_ms))?;
+            write.change(row, |row| {
+                row.attempt = row.attempt.saturating_add(1);
+                row.deadline_at_ms = Some(deadline_ms);
+            })?;
         }
         _ => {}
     }

@@ -12,11 +12,10 @@ const TASKS_MAX: i64 = 1000;
 /// How many parts of results at most, unless one result has more.
 const PARTS_MAX: i64 = 256;
 
-pub(super) fn sweep(write: &mut Write<'_>, sweep: Sweep) -> Result<Swept> {
+/// A piece of it; remembers the latest time that was told, for when the clock goes back.
+pub(super) fn sweep(write: &mut Write<'_>, sweep: Sweep, seen_ms: Millis) -> Result<Swept> {
     let now_ms = sweep.now_ms;
-    if sweep.clock_went_back {
-        follow_clock(write, now_ms)?;
-    }
+    write.statement("UPDATE clock SET seen = ?1 WHERE seen < ?1")?.execute([seen_ms])?;
     forget_buried(write, now_ms)?;
     Ok(Swept {
         missed: miss(write, now_ms)?,
@@ -72,14 +71,25 @@ fn prune(write: &mut Write<'_>, before_ms: Millis) -> Result<u64> {
     Ok(pruned)
 }
 
-/// What was due before the clock went back is due: tasks for at once, and those given out before.
-fn follow_clock(write: &mut Write<'_>, now_ms: Millis) -> Result<()> {
+/// The clock has gone back to `now_ms`, from `seen_ms` or later: what was due by then is due now,
+/// and so is what was to run at once, what had been given out, and what pauses after a failure for
+/// longer than any does. Whether that was the last piece.
+pub(super) fn turn_back(write: &mut Write<'_>, now_ms: Millis, seen_ms: Millis) -> Result<bool> {
+    let known_ms = write.statement("SELECT seen FROM clock")?.query_row([], |row| row.get(0))?;
+    let seen_ms = seen_ms.max(known_ms);
     let sql = "SELECT seq FROM task INDEXED BY pending
                WHERE state = 0 AND follows IS NULL AND run_at > ?1
-               AND (run_at <= created_at OR (attempt > 0 AND (failures = 0 OR run_at > ?2)))";
+               AND (run_at <= ?2 OR run_at <= created_at
+                   OR (attempt > 0 AND (failures = 0 OR run_at > ?3)))
+               LIMIT ?4";
     let too_far_ms = now_ms.saturating_add(BACK_OFF_MS_MAX);
-    for row in write.rows(sql, params![now_ms, too_far_ms])? {
+    let rows = write.rows(sql, params![now_ms, seen_ms, too_far_ms, TASKS_MAX])?;
+    let is_last = rows.len() < usize::try_from(TASKS_MAX).unwrap_or(usize::MAX);
+    for row in rows {
         write.change(row, |row| row.run_at_ms = now_ms)?;
     }
-    Ok(())
+    if is_last {
+        write.statement("UPDATE clock SET seen = ?1")?.execute([now_ms])?;
+    }
+    Ok(is_last)
 }

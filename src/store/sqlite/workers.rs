@@ -4,7 +4,7 @@ use rusqlite::{Result, params};
 
 use super::row::{Row, endpoint_text};
 use super::write::Write;
-use crate::store::{Beaten, Millis, TaskState, WorkerBeat};
+use crate::store::{Beaten, CLOCKS_APART_MS, Millis, TaskState, WorkerBeat};
 use crate::task::{Attempt, Beat, Name, TaskId, WorkerId};
 
 /// How long a buried worker is remembered, so that it learns of it when it comes back.
@@ -127,11 +127,13 @@ pub(super) fn requeue(
     write: &mut Write<'_>,
     endpoint: Option<&Name>,
     queued_before_ms: Millis,
+    now_ms: Millis,
 ) -> Result<u64> {
     let sql = "SELECT seq FROM task INDEXED BY queued
-               WHERE state = 1 AND follows IS NULL AND owner IS NULL AND queued_at < ?1
-               AND endpoint = ?2 ORDER BY seq";
-    let rows = write.rows(sql, params![queued_before_ms, endpoint_text(endpoint)])?;
+               WHERE state = 1 AND follows IS NULL AND owner IS NULL
+               AND (queued_at < ?1 OR queued_at > ?3) AND endpoint = ?2 ORDER BY seq";
+    let too_late_ms = now_ms.saturating_add(CLOCKS_APART_MS);
+    let rows = write.rows(sql, params![queued_before_ms, endpoint_text(endpoint), too_late_ms])?;
     let tasks = rows.len() as u64;
     for row in rows {
         write.change(row, Row::hand_back)?;

@@ -177,6 +177,10 @@ pub(crate) async fn what_the_broker_has_lost_is_pending_again(
     assert_eq!(found, [pending, queued, TaskState::Running, queued]);
     assert_eq!(get(&one, lost).await.failures, 0);
     assert_eq!(one.requeue(Some(name("lab")), T0 + 50, T0 + 60).await.unwrap(), 1);
+    let a_day = 24 * 3600 * 1000;
+    assert_eq!(one.requeue(None, T0 + 50 - a_day, T0 + 60).await.unwrap(), 0);
+    assert_eq!(one.requeue(None, T0 + 50 - a_day, T0 + 60 - a_day).await.unwrap(), 1, "young");
+    one.cancel(young, T0).await.unwrap();
     let again = claim_one(&two).await;
     assert_eq!((again.id, again.attempt), (lost, 2));
     let stale = taken.iter().find(|task| task.id == lost).unwrap();

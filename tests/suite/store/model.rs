@@ -209,7 +209,7 @@ impl Model {
         let at = self.0[at].follows.unwrap_or(at);
         match (self.0[at].state, self.0[at].owner) {
             (TaskState::Pending, _) => self.give_out(at, None),
-            (TaskState::Running, None) => {}
+            (TaskState::Running, None) => self.0[at].attempt += 1,
             _ => return,
         }
         self.0[at].deadline_ms = Some(deadline_ms);

@@ -235,8 +235,14 @@ pub(crate) async fn an_outside_worker_begins_a_task(Stores { one, two, keep: _ke
     assert_eq!((begun.attempt, begun.started_at_ms), (1, Some(T0 + 1)));
     assert_eq!(get(&one, id).await, begun);
     assert_eq!(claim(&one, WorkerId::new(), 9).await, []);
+    // Two that bring it at once are two attempts: their parts are not mixed.
+    assert!(one.put_part(id, Some(1), 0, vec![b'1'; PART_BYTES]).await.unwrap());
     let again = one.begin_outside(id, T0 + 2, T0 + 99).await.unwrap().unwrap();
-    assert_eq!((again.state, again.attempt), (TaskState::Running, 1));
+    assert_eq!((again.state, again.attempt), (TaskState::Running, 2));
+    assert!(!one.put_part(id, Some(1), 1, b"1".to_vec()).await.unwrap());
+    assert!(one.put_part(id, Some(2), 1, b"2".to_vec()).await.unwrap());
+    let mixed = Outcome::Finished(ResultHead { bytes: PART_BYTES as u64 + 1, head: vec![b'1'] });
+    assert_eq!(settle(&one, settlement(&again, mixed, T0)).await, Settled::PartsMissing);
     let outcome = Outcome::Finished(result(b"1"));
     let finished =
         Settlement { id, attempt: None, endpoint: None, outcome, began_at_ms: None, at_ms: T0 + 5 };

@@ -106,13 +106,13 @@ pub(crate) async fn pruning_goes_in_bounded_pieces(Stores { one, two, keep: _kee
     for task in claim(&one, WorkerId::new(), 1100).await.chunks(550) {
         let settlements = task
             .iter()
-            .map(|task| super::settlement(task, Outcome::Finished(result(b"1")), T0))
+            .map(|task| super::settlement(task, Outcome::Finished(result(b"1")), T0 + 1))
             .collect();
         one.settle(settlements).await.unwrap();
     }
     let mut pruned = Vec::new();
     while pruned.last() != Some(&0) {
-        pruned.push(two.sweep(prune_before(T0 + 1)).await.unwrap().pruned);
+        pruned.push(two.sweep(prune_before(T0 + 2)).await.unwrap().pruned);
     }
     assert!(pruned.iter().all(|pruned| *pruned <= 1000), "{pruned:?}");
     assert_eq!(pruned.iter().sum::<u64>(), 1100);
@@ -126,6 +126,10 @@ pub(crate) async fn a_clock_that_went_back_delays_nothing(
     let failing = submit_at(&one, NewTask { run_at_ms: T0, ..task("b") }, T0).await;
     let planned = NewTask { run_at_ms: ahead + 5, ..task("a") };
     let planned = submit_at(&one, planned, ahead).await;
+    // Its time had come, but nobody had claimed it yet.
+    let was_due = NewTask { run_at_ms: ahead - 5, ..task("a") };
+    let was_due = submit_at(&one, was_due, T0).await;
+    one.sweep(sweep_at(ahead)).await.unwrap();
     let claimed = one.claim(claim_of(WorkerId::new(), &["b"], 1, ahead)).await.unwrap().tasks;
     let failed = super::settlement(&claimed[0], failed("no", false), ahead);
     super::settle(&one, failed).await;
@@ -136,7 +140,7 @@ pub(crate) async fn a_clock_that_went_back_delays_nothing(
     two.sweep(Sweep { clock_went_back: true, ..sweep_at(T0 + 1) }).await.unwrap();
     let mut due = ids(&claim().await.unwrap().tasks);
     due.sort_unstable();
-    assert_eq!(due, [at_once, failing]);
+    assert_eq!(due, [at_once, failing, was_due]);
     assert_eq!(get(&one, planned).await.run_at_ms, ahead + 5);
 }
 
