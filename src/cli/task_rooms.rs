@@ -157,10 +157,11 @@ impl Carrying {
         let pipes = Arc::new(RabbitServerPipes::start(address, &process.life));
         let of = || (Arc::clone(store), Arc::clone(&process.clock), process.life.clone());
         let (tasks, clock, life) = of();
-        let dispatcher = Dispatcher::new(tasks, Arc::clone(&pipes) as _, clock, life);
-        let (tasks, clock, life) = of();
         let collector = Collector::new(tasks, Arc::clone(&pipes) as _, clock, life);
         let hearing = collector.hearing();
+        let (tasks, clock, life) = of();
+        let pipe = Arc::clone(&pipes) as _;
+        let dispatcher = Dispatcher::new(tasks, pipe, clock, life, Arc::clone(&hearing));
         let dispatching = tokio::spawn(async move { dispatcher.run().await });
         let collecting = tokio::spawn(async move { collector.run().await });
         (Self { pipes, dispatching, collecting }, hearing)

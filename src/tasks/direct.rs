@@ -1,21 +1,19 @@
 //! The supply that claims rows of the store: without a broker the rows are the queue.
 
 use std::collections::HashSet;
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::handler::Job;
+use super::parts::Parts;
 use super::supply::{Body, Done, Supply, SupplyError};
 use crate::clock::Clock;
 use crate::service::held;
 use crate::store::{Claim, Millis, Settled, Settlement, Store, StoreError, Task};
-use crate::task::{Attempt, Beat, Name, PART_BYTES, TaskId, WorkerId};
+use crate::task::{Attempt, Beat, Name, TaskId, WorkerId};
 
 /// The longest wait for a bell before the store is looked at anyway: rings may be lost.
 const SLOW_POLL: Duration = Duration::from_secs(1);
@@ -100,18 +98,19 @@ impl DirectSupply {
             let in_hand: Vec<_> = crew.in_hand.iter().copied().collect();
             (crew.worker, in_hand, is_idle, crew.is_unsure)
         };
+        if is_unsure {
+            let tasks = self.store.disown(worker, in_hand).await?;
+            if tasks > 0 {
+                tracing::info!(tasks, "given back: the answer that brought them was lost");
+            }
+            held(&self.crew).is_unsure = false;
+        }
         if is_idle {
             self.store.retire(worker).await?;
             let mut crew = held(&self.crew);
             crew.worker = WorkerId::new();
             crew.signed_at = self.clock.monotonic();
             return Ok(crew.worker);
-        }
-        if is_unsure {
-            let tasks = self.store.disown(worker, in_hand).await?;
-            if tasks > 0 {
-                tracing::info!(tasks, "given back: the answer that brought them was lost");
-            }
         }
         Ok(worker)
     }
@@ -129,22 +128,11 @@ impl DirectSupply {
 
     /// Brings a whole result into the store, part by part; false if it is not waited for.
     async fn put(&self, done: &Done, body: &Body) -> Result<bool, SupplyError> {
-        match body {
-            Body::Bytes(bytes) => {
-                for (index, part) in (0..).zip(bytes.chunks(PART_BYTES)) {
-                    if !self.put_part(done, index, part.to_vec()).await? {
-                        return Ok(false);
-                    }
-                }
-            }
-            Body::File(path) => {
-                let mut parts = Parts::open(path).await?;
-                for index in 0.. {
-                    let Some(part) = parts.next().await? else { break };
-                    if !self.put_part(done, index, part).await? {
-                        return Ok(false);
-                    }
-                }
+        let mut parts = Parts::open(body).await?;
+        for index in 0.. {
+            let Some(part) = parts.next().await? else { break };
+            if !self.put_part(done, index, part).await? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -154,43 +142,6 @@ impl DirectSupply {
         let put = self.store.put_part(done.id, Some(done.attempt), index, part).await;
         put.map_err(|error| SupplyError(error.to_string()))
     }
-}
-
-/// A file, read in parts of a result.
-#[derive(Debug)]
-pub struct Parts {
-    path: String,
-    file: tokio::fs::File,
-}
-
-impl Parts {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub async fn open(path: &Path) -> Result<Self, SupplyError> {
-        let name = path.display().to_string();
-        match tokio::fs::File::open(path).await {
-            Ok(file) => Ok(Self { path: name, file }),
-            Err(error) => Err(unreadable(&name, &error)),
-        }
-    }
-
-    /// The next part: [`PART_BYTES`] bytes, but for the last one; `None` after it.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, SupplyError> {
-        let mut part = Vec::with_capacity(PART_BYTES);
-        let mut rest = (&mut self.file).take(PART_BYTES as u64);
-        let read = rest.read_to_end(&mut part).await;
-        read.map_err(|error| unreadable(&self.path, &error))?;
-        Ok((!part.is_empty()).then_some(part))
-    }
-}
-
-fn unreadable(path: &str, error: &io::Error) -> SupplyError {
-    SupplyError(format!("the result in {path} cannot be read: {error}"))
 }
 
 fn job(task: Task) -> Job {

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::keeper::Hearing;
 use crate::broker::pipes::{PipeError, ServerPipes, TaskMessage};
 use crate::clock::Clock;
 use crate::service::{Lifecycle, held, jittered};
@@ -40,6 +41,7 @@ pub struct Dispatcher {
     pipes: Arc<dyn ServerPipes>,
     clock: Arc<dyn Clock>,
     life: Lifecycle,
+    hearing: Arc<dyn Hearing>,
     name: Mutex<Signature>,
     /// Endpoints whose queues this dispatcher has sent to.
     endpoints: Mutex<HashSet<Name>>,
@@ -70,13 +72,15 @@ impl From<StoreError> for Trouble {
 }
 
 impl Dispatcher {
-    /// A dispatcher; it does nothing before it [runs](Self::run).
+    /// A dispatcher; it does nothing before it [runs](Self::run). `hearing` is whether this server
+    /// hears what workers say.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         pipes: Arc<dyn ServerPipes>,
         clock: Arc<dyn Clock>,
         life: Lifecycle,
+        hearing: Arc<dyn Hearing>,
     ) -> Self {
         let name = Mutex::new(Signature {
             worker: WorkerId::new(),
@@ -84,7 +88,7 @@ impl Dispatcher {
             is_busy: false,
             busy_until: Instant::now(),
         });
-        Self { store, pipes, clock, life, name, endpoints: Mutex::default() }
+        Self { store, pipes, clock, life, hearing, name, endpoints: Mutex::default() }
     }
 
     /// Dispatches until the process stops; what is in hand then is sent, or given back.

@@ -48,8 +48,9 @@ impl Endpoint {
         Ok(Self { lock: file("lock"), wish: file("wish"), name: name.clone() })
     }
 
-    /// Waits until no other process has it; `take_over` asks the one that has it to let go. `None`
-    /// when the process stops first.
+    /// Waits until no other process has it; `take_over` asks the one that has it to let go, again
+    /// and again, since whoever gets it first takes the wish away. `None` when the process stops
+    /// first.
     ///
     /// # Errors
     /// A file cannot be made or locked.
@@ -69,13 +70,18 @@ impl Endpoint {
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(endpoint = %self.name, "another process has it: standing by");
-                if take_over {
-                    File::create(&self.wish)?;
-                }
+            }
+            if take_over {
+                File::create(&self.wish)?;
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = life.stopping() => return Ok(None),
+                () = life.stopping() => {
+                    if take_over {
+                        self.withdraw()?;
+                    }
+                    return Ok(None);
+                }
             }
         }
     }
@@ -125,7 +131,31 @@ mod tests {
         one.wanted().await;
         assert!(!waits.is_finished());
         drop(held);
-        assert!(waits.await.unwrap().is_some());
+        let held = waits.await.unwrap();
+        assert!(held.is_some());
+        assert!(!one.wish.exists());
+    }
+
+    #[tokio::test]
+    async fn a_wish_lasts_until_it_is_granted_or_its_process_stops() {
+        let (dir, life) = (tempfile::tempdir().unwrap(), Lifecycle::new());
+        let name: Name = "lab".parse().unwrap();
+        let one = Endpoint::new(dir.path(), &name).unwrap();
+        let _held = one.acquire(false, &life).await.unwrap().unwrap();
+        let other = Endpoint::new(dir.path(), &name).unwrap();
+        let stops = Lifecycle::new();
+        let waits = tokio::spawn({
+            let stops = stops.clone();
+            async move { other.acquire(true, &stops).await.unwrap().is_none() }
+        });
+        for _ in 0..2 {
+            one.wanted().await;
+            // As one does that has got it in between.
+            one.withdraw().unwrap();
+        }
+        one.wanted().await;
+        stops.stop();
+        assert!(waits.await.unwrap());
         assert!(!one.wish.exists());
     }
 }

@@ -34,6 +34,7 @@ mod hand;
 pub mod handler;
 pub mod keeper;
 pub mod page;
+mod parts;
 pub mod piped;
 mod product;
 pub mod program;

@@ -8,8 +8,6 @@
 mod ledger;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -18,12 +16,13 @@ use tokio::sync::watch;
 
 use self::ledger::{Ledger, Settling, Verdict};
 use super::handler::Job;
-use super::supply::{Body, Done, Supply, SupplyError};
+use super::parts::Parts;
+use super::supply::{Done, Supply, SupplyError};
 use crate::broker::pipes::{
     FOREIGN_BYTES_MAX, Order, PipeError, Reference, Said, Tag, Taken, WorkerPipes,
 };
 use crate::service::held;
-use crate::task::{Attempt, Beat, Outcome, PART_BYTES, TaskId, WorkerId};
+use crate::task::{Attempt, Beat, Outcome, TaskId, WorkerId};
 
 /// How much is said at once, at most, but for the last message: bytes, and messages.
 const GROUP_BYTES: usize = 4 << 20;
@@ -120,7 +119,10 @@ impl PipedSupply {
         done: &Done,
         settling: &Settling,
     ) -> Result<(), SupplyError> {
-        let Settling { attempt, reference, is_told, .. } = settling;
+        let Settling { attempt, reference, is_told, is_acknowledged } = settling;
+        let is_gone = reference.is_some() && *is_acknowledged;
+        let cut_off = (is_gone && done.outcome == Outcome::Released).then(|| cut_off(done));
+        let done = cut_off.as_ref().unwrap_or(done);
         if done.outcome == Outcome::Released && !is_told {
             // The broker gives it to another one, as the same attempt.
             return Ok(());
@@ -130,28 +132,39 @@ impl PipedSupply {
             let bytes = done.body.as_ref().map_or(0, |_| FOREIGN_BYTES_MAX);
             return self.add(group, reply, bytes).await;
         }
-        match &done.body {
-            None => {}
-            Some(Body::Bytes(bytes)) => {
-                for (index, part) in (0..).zip(bytes.chunks(PART_BYTES)) {
-                    let said = self::part(done.id, *attempt, index, part.to_vec());
-                    self.add(group, said, part.len()).await?;
-                }
-            }
-            Some(Body::File(path)) => {
-                let mut file = open(path.clone()).await?;
-                for index in 0.. {
-                    let (rest, part) = read(file, PART_BYTES).await?;
-                    if part.is_empty() {
-                        break;
-                    }
-                    file = rest;
-                    let bytes = part.len();
-                    self.add(group, self::part(done.id, *attempt, index, part), bytes).await?;
-                }
+        if let Some(body) = &done.body {
+            let mut parts = Parts::open(body).await?;
+            for index in 0.. {
+                let Some(bytes) = parts.next().await? else { break };
+                let (size, id, attempt) = (bytes.len(), done.id, *attempt);
+                self.add(group, Said::Part { id, attempt, index, bytes }, size).await?;
             }
         }
         self.add(group, ended(done, *attempt), 0).await
+    }
+
+    /// Says how these ended, and lets go of them; of which a newer attempt has come meanwhile, so
+    /// that it must be said of that as well.
+    async fn hand_over<'a>(&self, done: Vec<&'a Done>) -> Result<Vec<&'a Done>, SupplyError> {
+        let (mut group, mut settled) = (Group::default(), Vec::with_capacity(done.len()));
+        for done in &done {
+            let settling = held(&self.ledger).settling(done);
+            self.tell(&mut group, done, &settling).await?;
+            settled.push(settling);
+        }
+        self.say(&mut group).await?;
+        let (mut over, mut back, mut newer) = (Vec::new(), Vec::new(), Vec::new());
+        for (done, settling) in done.into_iter().zip(&settled) {
+            let Some(mut tags) = held(&self.ledger).settled(done, settling) else {
+                newer.push(done);
+                continue;
+            };
+            let is_back = done.outcome == Outcome::Released && !settling.is_told;
+            if is_back { &mut back } else { &mut over }.append(&mut tags);
+        }
+        self.pipes.acknowledge(over).await;
+        self.pipes.give_back(back).await;
+        Ok(newer)
     }
 
     /// A worker of which nobody hears any more is taken for dead, unless it has signed off.
@@ -202,23 +215,22 @@ impl PipedSupply {
     }
 }
 
-fn part(id: TaskId, attempt: Attempt, index: u32, bytes: Vec<u8>) -> Said {
-    Said::Part { id, attempt, index, bytes }
-}
-
 fn ended(done: &Done, attempt: Attempt) -> Said {
     let Done { id, began_at_ms, at_ms, .. } = *done;
     Said::Ended { id, attempt, outcome: done.outcome.clone(), began_at_ms, at_ms }
+}
+
+/// Somebody else's task that the broker has no more cannot be given back.
+fn cut_off(done: &Done) -> Done {
+    let reason = "its worker stopped before it had ended; send it again".to_owned();
+    Done { outcome: Outcome::Failed { reason, is_final: true }, ..done.clone() }
 }
 
 /// The answer to somebody else's task: the whole result in one message, if it fits.
 async fn reply(done: &Done, to: &Reference) -> Result<Said, SupplyError> {
     let (to, mut outcome) = (to.clone(), done.outcome.clone());
     let mut body = match (&done.body, &outcome) {
-        (Some(Body::Bytes(bytes)), _) => bytes.clone(),
-        (Some(Body::File(path)), _) => {
-            read(open(path.clone()).await?, FOREIGN_BYTES_MAX + 1).await?.1
-        }
+        (Some(body), _) => Parts::open(body).await?.read(FOREIGN_BYTES_MAX + 1).await?,
         (None, Outcome::Finished(result)) => result.head.clone(),
         (None, _) => Vec::new(),
     };
@@ -228,28 +240,6 @@ async fn reply(done: &Done, to: &Reference) -> Result<Said, SupplyError> {
         outcome = Outcome::Failed { reason, is_final: true };
     }
     Ok(Said::Reply { to, outcome, body })
-}
-
-async fn open(path: std::path::PathBuf) -> Result<File, SupplyError> {
-    on_thread(move || File::open(path)).await
-}
-
-/// So many bytes, or what is left; and the file, to go on.
-async fn read(mut file: File, bytes_max: usize) -> Result<(File, Vec<u8>), SupplyError> {
-    on_thread(move || {
-        let mut bytes = Vec::new();
-        (&mut file).take(bytes_max as u64).read_to_end(&mut bytes)?;
-        Ok((file, bytes))
-    })
-    .await
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, SupplyError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other);
-    let done = done.and_then(|done| done);
-    done.map_err(|error| SupplyError(format!("a result cannot be read: {error}")))
 }
 
 impl Supply for PipedSupply {
@@ -267,27 +257,13 @@ impl Supply for PipedSupply {
 
     fn deliver<'a>(&'a self, done: &'a [Done]) -> BoxFuture<'a, Result<(), SupplyError>> {
         Box::pin(async move {
-            let (mut group, mut settled) = (Group::default(), Vec::with_capacity(done.len()));
-            for done in done {
-                let settling = held(&self.ledger).settling(done);
-                self.tell(&mut group, done, &settling).await?;
-                settled.push(settling);
+            let mut left: Vec<&Done> = done.iter().collect();
+            while !left.is_empty() {
+                left = self.hand_over(left).await?;
             }
-            self.say(&mut group).await?;
-            let (mut over, mut back, mut newer) = (Vec::new(), Vec::new(), None);
-            for (done, settling) in done.iter().zip(&settled) {
-                let Some(mut tags) = held(&self.ledger).settled(done, settling) else {
-                    newer = Some(format!("a newer attempt at {} has come", done.id));
-                    continue;
-                };
-                let is_back = done.outcome == Outcome::Released && !settling.is_told;
-                if is_back { &mut back } else { &mut over }.append(&mut tags);
-            }
-            self.pipes.acknowledge(over).await;
-            self.pipes.give_back(back).await;
             // Whoever does not hear it buries nothing but a name.
             let _unheard = self.sign_off_if_idle().await;
-            newer.map_or(Ok(()), |newer| Err(SupplyError(newer)))
+            Ok(())
         })
     }
 

@@ -217,12 +217,23 @@ fn read_groups(folder: &Path) -> io::Result<Vec<Vec<Done>>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == GROUP) {
-            let rows: Vec<Row> = serde_json::from_slice(&fs::read(&path)?)?;
-            let group = rows.into_iter().map(|row| row.done(folder));
-            groups.push(group.collect::<Result<_, _>>().map_err(io::Error::other)?);
+            match read_group(&fs::read(&path)?, folder) {
+                Ok(group) => groups.push(group),
+                Err(error) => {
+                    let path = path.display();
+                    tracing::warn!(%path, %error, "damaged results are left out: what they were \
+                        of runs again");
+                }
+            }
         }
     }
     Ok(groups)
+}
+
+fn read_group(bytes: &[u8], folder: &Path) -> io::Result<Vec<Done>> {
+    let rows: Vec<Row> = serde_json::from_slice(bytes)?;
+    let group = rows.into_iter().map(|row| row.done(folder));
+    group.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 fn lock_file(folder: &Path) -> io::Result<File> {
@@ -305,6 +316,18 @@ mod tests {
         assert!(again.is_empty(), "it is being delivered");
         left.into_iter().for_each(Left::remove);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_damaged_group_is_left_out_and_the_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        let group = vec![finished(None)];
+        let _kept = spool.keep(&group).unwrap();
+        fs::write(spool.folder.join("9.group"), "[{").unwrap();
+        drop(spool);
+        let (_next, left) = Spool::open(dir.path()).unwrap();
+        assert_eq!(left[0].groups, [group]);
     }
 
     #[test]

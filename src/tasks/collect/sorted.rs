@@ -39,6 +39,8 @@ impl Sorted {
             match said {
                 Said::Ended { id, attempt, outcome, began_at_ms, at_ms } => {
                     let attempt = Some(attempt);
+                    let at_ms = when(&outcome, at_ms, now_ms);
+                    let began_at_ms = began_at_ms.map(|began_at_ms| began_at_ms.min(at_ms));
                     let settlement =
                         Settlement { id, attempt, endpoint, outcome, began_at_ms, at_ms };
                     sorted.ended.push((tag, settlement));
@@ -93,6 +95,15 @@ impl Sorted {
     }
 }
 
+/// When an attempt ended. A worker's clock may be wrong: nothing has ended in the future, and the
+/// pause after a failure counts from now.
+fn when(outcome: &Outcome, said_ms: Millis, now_ms: Millis) -> Millis {
+    match outcome {
+        Outcome::Failed { is_final: false, .. } => now_ms,
+        _ => said_ms.min(now_ms),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +124,24 @@ mod tests {
         let expected = [beats[1], beats[2]].map(|(worker, beat)| (worker, vec![beat]));
         assert_eq!(sorted.beats, expected);
         assert_eq!(sorted.tags.len(), 3);
+    }
+
+    #[test]
+    fn a_worker_whose_clock_is_wrong_shifts_no_pause_and_ends_nothing_in_the_future() {
+        let failed = Outcome::Failed { reason: "no".to_owned(), is_final: false };
+        let finished = Outcome::Finished(ResultHead { bytes: 1, head: b"7".to_vec() });
+        for (outcome, began, at, expected) in [
+            (finished.clone(), 40, 50, (Some(40), 50)),
+            (finished, 140, 150, (Some(100), 100)),
+            (failed.clone(), 40, 50, (Some(40), 100)),
+            (failed, 140, 150, (Some(100), 100)),
+        ] {
+            let (id, began_at_ms) = (TaskId::new(), Some(began));
+            let said = Said::Ended { id, attempt: 1, outcome, began_at_ms, at_ms: at };
+            let sorted = Sorted::of(vec![heard(1, said)], 100);
+            let settlement = &sorted.ended[0].1;
+            assert_eq!((settlement.began_at_ms, settlement.at_ms), expected);
+        }
     }
 
     #[test]

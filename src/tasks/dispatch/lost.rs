@@ -1,5 +1,5 @@
 //! Finds what a broker has lost: tasks that are queued as far as the store knows, while their queue
-//! has been empty for a while.
+//! has been empty for a while, and all that workers said has been heard.
 //!
 //! A worker does not keep a task for itself without running it, and says so when it runs one for
 //! long. The worker of an endpoint has some in hand, and so they are waited for longer. About
@@ -56,13 +56,18 @@ async fn look(
     empty: &mut HashMap<Option<Name>, Empty>,
 ) {
     let now = || Empty { since: Instant::now(), since_ms: dispatcher.now_ms() };
+    // What a worker has ended may wait to be collected.
+    let Some(hearing_since) = dispatcher.hearing.hearing_since() else {
+        empty.remove(&queue);
+        return;
+    };
     if !matches!(dispatcher.pipes.waiting(queue.clone()).await, Ok(Some(0))) {
         empty.remove(&queue);
         return;
     }
     let Empty { since, since_ms } = *empty.entry(queue.clone()).or_insert_with(now);
     let enough = if queue.is_some() { EMPTY_ENDPOINT } else { EMPTY_SHARED };
-    if since.elapsed() < enough {
+    if since.max(hearing_since).elapsed() < enough {
         return;
     }
     empty.insert(queue.clone(), now());

@@ -51,6 +51,8 @@ pub(super) struct Settling {
     pub(super) attempt: Attempt,
     pub(super) reference: Option<Reference>,
     pub(super) is_told: bool,
+    /// Whether the broker has it no more.
+    pub(super) is_acknowledged: bool,
 }
 
 #[derive(Debug)]
@@ -113,7 +115,8 @@ impl Ledger {
             is_told: false,
         };
         self.entries.insert(id, entry);
-        if is_spooled(id) {
+        // What has ended here is no longer about to be delivered, though it may still be on disk.
+        if is_spooled(id) && !self.ended.contains_key(&id) {
             return Verdict::Kept;
         }
         let TaskMessage { attempt, kind, expires_at_ms, payload, .. } = task;
@@ -143,9 +146,15 @@ impl Ledger {
                 attempt: entry.attempt.max(done.attempt),
                 reference: entry.reference.clone(),
                 is_told: entry.is_told,
+                is_acknowledged: entry.tags.is_empty(),
             },
             // A result of a process before this one.
-            None => Settling { attempt: done.attempt, reference: None, is_told: true },
+            None => Settling {
+                attempt: done.attempt,
+                reference: None,
+                is_told: true,
+                is_acknowledged: true,
+            },
         }
     }
 
@@ -326,6 +335,11 @@ mod tests {
         assert_eq!(ledger.take(taken(id, 2, 1), now, |_| true), Verdict::Kept);
         assert_eq!(ledger.settling(&finished(id, 1)).attempt, 2);
         assert_eq!(ledger.settling(&finished(TaskId::new(), 1)).attempt, 1);
+        // A long one that is delivered, but still on disk, when a newer attempt comes.
+        let (id, body) = (TaskId::new(), Some(Body::Bytes(vec![7; 2000])));
+        let done = Done { body, ..finished(id, 1) };
+        ledger.settled(&done, &ledger.settling(&done));
+        assert!(matches!(ledger.take(taken(id, 2, 1), now, |_| true), Verdict::Run(_)));
     }
 
     #[test]
@@ -349,7 +363,11 @@ mod tests {
         assert!(matches!(ledger.take(foreign(1, false), now, NEVER), Verdict::Run(_)));
         assert_eq!(ledger.take(foreign(2, true), now, NEVER), Verdict::Kept);
         let another = ledger.take(foreign(2, false), now, NEVER);
-        assert!(matches!(another, Verdict::Run(_)), "its sender may call two the same");
+        let Verdict::Run(job) = another else { panic!("its sender may call two the same") };
+        let done = finished(job.id, job.attempt);
+        assert!(!ledger.settling(&done).is_acknowledged);
+        ledger.heard(&[], now + FOREIGN_KEPT);
+        assert!(ledger.settling(&done).is_acknowledged, "the broker would not wait longer");
     }
 
     #[test]

@@ -45,9 +45,11 @@ impl World {
         let pipes = Arc::new(RabbitServerPipes::start(&address(url), &life));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let as_store = || Arc::clone(&store) as Arc<dyn Store>;
-        let dispatcher =
-            Dispatcher::new(as_store(), pipes.clone(), Arc::clone(&clock), life.clone());
-        let collector = Arc::new(Collector::new(as_store(), pipes.clone(), clock, life.clone()));
+        let with = || (as_store(), pipes.clone(), Arc::clone(&clock), life.clone());
+        let (tasks, pipe, time, end) = with();
+        let collector = Arc::new(Collector::new(tasks, pipe, time, end));
+        let (tasks, pipe, time, end) = with();
+        let dispatcher = Dispatcher::new(tasks, pipe, time, end, collector.hearing());
         tokio::spawn(async move { dispatcher.run().await });
         let collecting = Arc::clone(&collector);
         tokio::spawn(async move { collecting.run().await });

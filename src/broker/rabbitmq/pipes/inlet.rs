@@ -249,12 +249,17 @@ impl Shared {
             }
             tokio::select! {
                 () = self.wanted.notified() => {}
-                () = tokio::time::sleep(PAUSE) => if !channel.status().connected() {
-                    return Err(Ended::Broken(BrokerError::TimedOut {
-                        doing: Doing::Subscribing,
-                        after: PAUSE,
-                    }));
-                },
+                () = tokio::time::sleep(PAUSE) => {
+                    if !channel.status().connected() {
+                        return Err(Ended::Broken(BrokerError::TimedOut {
+                            doing: Doing::Subscribing,
+                            after: PAUSE,
+                        }));
+                    }
+                    // Nobody has waited for so long: what came when the last one left is others'.
+                    let left_over = held(&self.hand).give_up_waiting();
+                    self.settle(&left_over, Settling::GiveBack).await;
+                }
                 () = self.closing.cancelled() => return Err(Ended::Closing),
             }
         }
