@@ -15,6 +15,7 @@ mod dead;
 mod doctor;
 mod doubles;
 mod exit;
+mod front;
 mod history;
 mod input;
 mod logging;

@@ -1,20 +1,18 @@
 //! `server`: takes messages over HTTP and stores them durably.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
+use super::front::{Front, Service};
 use super::process::{self, Process};
 use super::settings::{
-    Broker, CheckedHttp, CommonSettings, HttpSettings, ServerSettings, Servers, TaskServerSettings,
-    both,
+    Broker, CommonSettings, HttpSettings, Port, ServerSettings, Servers, TaskServerSettings, both,
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
@@ -25,10 +23,7 @@ use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
-use crate::web::{
-    AppParts, Auth, BodyReader, BodySettings, Budget, HttpMetrics, Readiness, app, check_listen,
-    serve,
-};
+use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -40,13 +35,15 @@ Examples:
 const WATCH_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { common, http, tasks } = settings;
+    let ServerSettings { common, http, port, tasks } = settings;
     let checked = both(http.check(), common.servers());
     let (checked, Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common.state, &common.process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
-        let serving = Serving { common: &common, http: &http, tasks: &tasks };
-        serve_all(process, serving, checked, broker, &store).await
+        let front = Front::new(&http, checked, &process);
+        let (port, front) = (port.port(), &front);
+        let serving = Serving { common: &common, http: &http, port, tasks: &tasks, front };
+        serve_all(process, serving, broker, &store).await
     })
 }
 
@@ -54,19 +51,19 @@ pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
 pub(super) struct Serving<'a> {
     pub(super) common: &'a CommonSettings,
     pub(super) http: &'a HttpSettings,
+    pub(super) port: Port,
     pub(super) tasks: &'a TaskServerSettings,
+    pub(super) front: &'a Front<'a>,
 }
 
 /// Serves the API until the process stops.
 pub(super) async fn serve_all(
     process: Process,
-    Serving { common, http, tasks: settings }: Serving<'_>,
-    checked: CheckedHttp,
+    Serving { common, http, port, tasks: settings, front }: Serving<'_>,
     broker: Option<Broker>,
     store: &TaskStore,
 ) -> Result<(), Failure> {
-    let listener = listen(http, &checked).await?;
-    let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
+    let entrance = front.listen(port).await?;
     let watch = Arc::new(Watch::new(process.state.clone(), Arc::clone(&process.clock)));
     let mut registry = Registry::with_prefix("async_data_processor");
     let http_metrics = HttpMetrics::register(&mut registry);
@@ -78,34 +75,18 @@ pub(super) async fn serve_all(
     let keys = http.key_retention(&common.keys);
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
     let health = Arc::new(Health { watch, rabbit: rabbit.clone(), tasks: tasks.health() });
-    let auth = match checked.tokens {
-        Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
-        None => Auth::open(),
-    };
     let api = Api {
         publisher,
         bodies: BodyReader::new(BodySettings::default(), Arc::clone(&budget)),
         state: process.state.clone(),
         shards: common.shards.count(),
     };
-    let parts = AppParts {
-        title: "async-data-processor",
-        version: env!("CARGO_PKG_VERSION"),
-        check_host: address.ip().is_loopback(),
-        cors: checked.cors,
-        debug_errors: http.debug_errors,
-        http_metrics: Arc::clone(&http_metrics),
-        registry: Arc::new(registry),
-        readiness: Arc::clone(&health) as Arc<dyn Readiness>,
-        life: process.life.clone(),
-        auth: auth.clone(),
-    };
-    let mut rooms = vec![api::room(api, &auth)];
-    rooms.extend(tasks.rooms(&budget, &auth));
-    let router = app(rooms, parts);
-    tokio::spawn(warn_of_problems(health, process.life.clone()));
-    let settings = Arc::new(http.serve_settings(process.shutdown * 4 / 5));
-    serve(listener, router, settings, checked.tls, http_metrics, &process.life).await;
+    let mut rooms = vec![api::room(api, &front.auth)];
+    rooms.extend(tasks.rooms(&budget, &front.auth));
+    tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
+    let (title, readiness) = ("async-data-processor", health);
+    let service = Service { title, rooms, registry, http_metrics, readiness };
+    front.serve(entrance, &process, service).await;
     if let Some(rabbit) = rabbit {
         rabbit.close().await;
     }
@@ -160,29 +141,6 @@ impl Readiness for Health {
         problems.dedup();
         problems
     }
-}
-
-/// Binds the address, if it may be listened on.
-async fn listen(http: &HttpSettings, checked: &CheckedHttp) -> Result<TcpListener, Failure> {
-    let target = format!("{}:{}", http.host, http.port);
-    let addresses: Vec<SocketAddr> =
-        tokio::net::lookup_host((http.host.trim_matches(['[', ']']), http.port))
-            .await
-            .with_context(|| format!("HOST {}: the name cannot be resolved", http.host))
-            .or_exit(Exit::Config)?
-            .collect();
-    for address in &addresses {
-        let (tokens, tls) = (checked.tokens.is_some(), checked.tls.is_some());
-        check_listen(address.ip(), tokens, tls, http.insecure_listen).or_exit(Exit::Config)?;
-    }
-    let listener = TcpListener::bind(addresses.as_slice())
-        .await
-        .with_context(|| format!("cannot listen on {target} (HOST, PORT)"))
-        .or_exit(Exit::Unavailable)?;
-    let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
-    let scheme = if checked.tls.is_some() { "https" } else { "http" };
-    tracing::info!(url = %format!("{scheme}://{address}"), "listening");
-    Ok(listener)
 }
 
 /// Says in the log what `/readyz` would, when it changes.

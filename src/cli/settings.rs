@@ -70,15 +70,33 @@ pub(super) struct ShardSettings {
     shards_count: u16,
 }
 
+/// A port to listen on, and the setting that says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Port {
+    pub(super) number: u16,
+    pub(super) setting: &'static str,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServerPort {
+    /// Port of the server to listen on; 0 takes a free one and prints it.
+    #[arg(long, env, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
+}
+
+impl ServerPort {
+    pub(super) const fn port(&self) -> Port {
+        Port { number: self.port, setting: "PORT" }
+    }
+}
+
 /// How requests are answered.
 #[derive(Debug, Clone, Args)]
 pub(super) struct HttpSettings {
     /// Address or name to listen on.
     #[arg(long, env, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(super) host: String,
-    /// Port to listen on; 0 takes a free one and prints it.
-    #[arg(long, env, value_name = "PORT", default_value_t = 8080)]
-    pub(super) port: u16,
     /// Listen on a non-loopback address without tokens or TLS.
     #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(super) insecure_listen: bool,
@@ -142,6 +160,8 @@ pub(super) struct ServerSettings {
     #[command(flatten)]
     pub(super) http: HttpSettings,
     #[command(flatten)]
+    pub(super) port: ServerPort,
+    #[command(flatten)]
     pub(super) tasks: TaskServerSettings,
 }
 
@@ -178,6 +198,8 @@ pub(super) struct UpSettings {
     pub(super) common: CommonSettings,
     #[command(flatten)]
     pub(super) http: HttpSettings,
+    #[command(flatten)]
+    pub(super) port: ServerPort,
     #[command(flatten)]
     pub(super) tasks: TaskServerSettings,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! `up`: server and message-consumer, with its task workers, in one process.
 
 use super::exit::{Exit, Failure};
+use super::front::Front;
 use super::message_consumer::consume;
 use super::process::{self, then_stop};
 use super::server::{Serving, serve_all};
@@ -16,12 +17,14 @@ Examples:
 pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
     let CheckedUp { http: checked, worker, servers } =
         settings.check().map_err(Failure::of_settings)?;
-    let UpSettings { common, http, tasks, batch, .. } = settings;
+    let UpSettings { common, http, port, tasks, batch, .. } = settings;
     process::run("up", &common.state, &common.process, async |process| {
         let (life, broker) = (process.life.clone(), servers.broker.clone());
         let store = TaskStore::open(&process, servers.database.as_ref()).await?;
-        let serving = Serving { common: &common, http: &http, tasks: &tasks };
-        let server = serve_all(process.clone(), serving, checked, broker.clone(), &store);
+        let front = Front::new(&http, checked, &process);
+        let (port, front) = (port.port(), &front);
+        let serving = Serving { common: &common, http: &http, port, tasks: &tasks, front };
+        let server = serve_all(process.clone(), serving, broker.clone(), &store);
         let source = match &broker {
             Some(broker) => TaskSource::Broker(&broker.address),
             None => TaskSource::Store(&store),
