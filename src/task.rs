@@ -20,18 +20,61 @@ pub const PART_BYTES: usize = 1 << 20;
 /// The most bytes of the name of a kind or of an endpoint.
 pub const NAME_BYTES_MAX: usize = 64;
 
-/// The name of a task: a UUID, in the order of submission (version 7, RFC 9562).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TaskId(Uuid);
+/// Something that is named by a UUID, newer ones greater than those before (version 7, RFC 9562).
+macro_rules! named_by_uuid {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new one.
+            #[must_use]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The stored form.
+            #[must_use]
+            pub const fn bytes(self) -> [u8; 16] {
+                self.0.into_bytes()
+            }
+
+            /// From the stored form.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self.0.as_hyphenated(), f)
+            }
+        }
+    };
+}
+
+named_by_uuid! {
+    /// The name of a task.
+    TaskId
+}
+
+named_by_uuid! {
+    /// Who runs tasks: a process, for as long as it is heard of. Never used again.
+    WorkerId
+}
 
 impl TaskId {
-    /// A new one, greater than those before it.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-
     /// The one that stands for these texts: the same for the same, whoever asks (version 8).
     #[must_use]
     pub fn derived(texts: &[&str]) -> Self {
@@ -43,30 +86,6 @@ impl TaskId {
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(hash.finalize()).for_each(|(byte, hashed)| *byte = hashed);
         Self(Uuid::new_v8(bytes))
-    }
-
-    /// The stored form.
-    #[must_use]
-    pub const fn bytes(self) -> [u8; 16] {
-        self.0.into_bytes()
-    }
-
-    /// From the stored form.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
-}
-
-impl Default for TaskId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0.as_hyphenated(), f)
     }
 }
 
@@ -85,43 +104,6 @@ impl FromStr for TaskId {
 
 /// How often a task has been given out: 0 before the first time.
 pub type Attempt = u32;
-
-/// Who runs tasks: a process, for as long as it is heard of. Never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WorkerId(Uuid);
-
-impl WorkerId {
-    /// A new one.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The stored form.
-    #[must_use]
-    pub const fn bytes(self) -> [u8; 16] {
-        self.0.into_bytes()
-    }
-
-    /// From the stored form.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(Uuid::from_bytes(bytes))
-    }
-}
-
-impl Default for WorkerId {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0.as_hyphenated(), f)
-    }
-}
 
 /// The name of a kind of task or of an endpoint: 1 to 64 letters, digits, `-` and `_`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

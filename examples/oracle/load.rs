@@ -1,15 +1,14 @@
 //! `oracle load`: clients that publish entries with unique ids and keep a ledger of the outcomes.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::args::Flags;
 use crate::entry;
 use crate::http::{Answer, Connection};
 use crate::json;
 use crate::ledger::Ledger;
+use crate::plan::Plan;
 use crate::random::SplitMix64;
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -18,70 +17,41 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Bodies stay below the 1 MiB that servers commonly take.
 const MAX_BODY_BYTES: usize = 900_000;
 
-/// What to send, where to and for how long.
-struct Plan {
-    authority: String,
-    address: SocketAddr,
-    ledger: PathBuf,
-    seed: u64,
-    connections: u64,
+/// What to send.
+struct Load {
+    plan: Plan,
     requests: u64,
     entries: u64,
     keys: bool,
-    pause: Duration,
-    ends_at: Option<Instant>,
-    stop_file: Option<PathBuf>,
     /// Part of every id of this run; no other run has it.
     run: String,
     /// Requests handed out to the connections so far.
     handed_out: AtomicU64,
 }
 
-impl Plan {
+impl Load {
     fn read(flags: &Flags) -> Result<Self, String> {
-        let url = flags.required("--url")?;
-        let authority = url.strip_prefix("http://").ok_or("--url must start with http://")?;
-        let authority = authority.trim_end_matches('/').to_owned();
-        let mut addresses = authority.to_socket_addrs().map_err(|error| error.to_string())?;
-        let seconds = flags.number("--seconds", 0)?;
-        let plan = Self {
-            address: addresses.next().ok_or("--url names no address")?,
-            authority,
-            ledger: flags.required("--ledger")?.into(),
-            seed: flags.number("--seed", 1)?,
-            connections: flags.number("--connections", 4)?.max(1),
+        let plan = Plan::read(flags)?;
+        let load = Self {
             requests: flags.number("--requests", 0)?,
             entries: flags.number("--entries", 20)?.max(1),
             keys: flags.has("--keys"),
-            pause: Duration::from_millis(flags.number("--rate-pause-ms", 0)?),
-            ends_at: (seconds > 0).then(|| Instant::now() + Duration::from_secs(seconds)),
-            stop_file: flags.all("--stop-file").last().map(PathBuf::from),
-            run: run_name()?,
+            // No process of one machine starts twice in one millisecond with one process id.
+            run: format!("{:x}.{:x}", plan.now_ms, std::process::id()),
             handed_out: AtomicU64::new(0),
+            plan,
         };
-        if plan.requests == 0 && plan.ends_at.is_none() && plan.stop_file.is_none() {
+        if load.requests == 0 && !load.plan.has_end() {
             return Err("one of --requests, --seconds and --stop-file is needed".to_owned());
         }
-        Ok(plan)
-    }
-
-    fn is_over(&self) -> bool {
-        self.ends_at.is_some_and(|end| Instant::now() >= end)
-            || self.stop_file.as_ref().is_some_and(|path| path.exists())
+        Ok(load)
     }
 
     /// Whether a connection may send one more request.
     fn hand_out(&self) -> bool {
         let number = self.handed_out.fetch_add(1, Ordering::Relaxed);
-        !self.is_over() && (self.requests == 0 || number < self.requests)
+        !self.plan.is_over() && (self.requests == 0 || number < self.requests)
     }
-}
-
-/// No process of one machine starts twice in one millisecond with one process id.
-fn run_name() -> Result<String, String> {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = since_1970.map_err(|error| error.to_string())?.as_millis();
-    Ok(format!("{now_ms:x}.{:x}", std::process::id()))
 }
 
 /// Requests and entries with one outcome.
@@ -139,25 +109,11 @@ impl Totals {
 
 /// Runs the load; returns the JSON summary and whether every answer was consistent.
 pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
-    let plan = Plan::read(flags)?;
-    let (ledger, writer) = Ledger::open(&plan.ledger)?;
+    let load = Load::read(flags)?;
     let started_at = Instant::now();
-    let results: Vec<Result<Totals, String>> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.connections)
-            .map(|number| {
-                let client = Client::new(&plan, ledger.clone(), number);
-                scope.spawn(move || client.run())
-            })
-            .collect();
-        let joined = clients.into_iter().map(|client| client.join());
-        joined.map(|end| end.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
-    });
-    drop(ledger);
-    writer.join().map_err(|_| "the ledger's writer panicked")?;
+    let client = |ledger, number| Client::new(&load, ledger, number).run();
     let mut totals = Totals::default();
-    for result in results {
-        totals.add(&result?);
-    }
+    load.plan.run(client)?.iter().for_each(|one| totals.add(one));
     Ok((totals.to_json(started_at.elapsed().as_secs_f64()), totals.miscounted == 0))
 }
 
@@ -176,7 +132,7 @@ struct Request {
 
 /// One connection's worth of load.
 struct Client<'a> {
-    plan: &'a Plan,
+    load: &'a Load,
     ledger: Ledger,
     number: u64,
     random: SplitMix64,
@@ -187,12 +143,12 @@ struct Client<'a> {
 }
 
 impl<'a> Client<'a> {
-    fn new(plan: &'a Plan, ledger: Ledger, number: u64) -> Self {
+    fn new(load: &'a Load, ledger: Ledger, number: u64) -> Self {
         Self {
-            plan,
+            load,
             ledger,
             number,
-            random: SplitMix64::new(plan.seed, number),
+            random: SplitMix64::new(load.plan.seed, number),
             connection: None,
             requests: 0,
             entries: 0,
@@ -203,7 +159,7 @@ impl<'a> Client<'a> {
     fn run(mut self) -> Result<Totals, String> {
         // The outcome of a request is written together with the next request: one sync, not two.
         let mut outcome_line = String::new();
-        while self.plan.hand_out() && self.connect() {
+        while self.load.hand_out() && self.connect() {
             let request = self.build();
             let sent_line = format!("sent {} {}\n", request.name, request.ids.join(" "));
             self.ledger.record(std::mem::take(&mut outcome_line) + &sent_line)?;
@@ -212,9 +168,9 @@ impl<'a> Client<'a> {
             if !matches!(outcome, Outcome::Acked) {
                 std::thread::sleep(RECONNECT_PAUSE);
             }
-            if !self.plan.pause.is_zero() {
+            if !self.load.plan.pause.is_zero() {
                 self.ledger.record(std::mem::take(&mut outcome_line))?;
-                std::thread::sleep(self.plan.pause);
+                std::thread::sleep(self.load.plan.pause);
             }
         }
         self.ledger.record(outcome_line)?;
@@ -224,9 +180,9 @@ impl<'a> Client<'a> {
     /// Makes sure that there is a connection; false when the run ended first.
     fn connect(&mut self) -> bool {
         while self.connection.is_none() {
-            self.connection = Connection::open(self.plan.address).ok();
+            self.connection = Connection::open(self.load.plan.address).ok();
             if self.connection.is_none() {
-                if self.plan.is_over() {
+                if self.load.plan.is_over() {
                     return false;
                 }
                 std::thread::sleep(RECONNECT_PAUSE);
@@ -236,12 +192,12 @@ impl<'a> Client<'a> {
     }
 
     fn build(&mut self) -> Request {
-        let Plan { seed, run, .. } = self.plan;
+        let Load { plan: Plan { seed, .. }, run, .. } = self.load;
         let prefix = format!("{seed}-{run}-{}", self.number);
         self.requests += 1;
         let name = format!("r{prefix}-{}", self.requests);
         let most =
-            if self.random.chance(50) { self.plan.entries.min(5) } else { self.plan.entries };
+            if self.random.chance(50) { self.load.entries.min(5) } else { self.load.entries };
         let wanted = self.random.between(1, most);
         let mut body = String::from("[");
         let mut ids = Vec::new();
@@ -259,11 +215,11 @@ impl<'a> Client<'a> {
         }
         body.push(']');
         let key =
-            if self.plan.keys { format!("Idempotency-Key: {name}\r\n") } else { String::new() };
+            if self.load.keys { format!("Idempotency-Key: {name}\r\n") } else { String::new() };
         let head = format!(
             "POST /message HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
              {key}Content-Length: {}\r\n\r\n",
-            self.plan.authority,
+            self.load.plan.authority,
             body.len()
         );
         Request { name, ids, bytes: (head + &body).into_bytes() }
@@ -277,16 +233,16 @@ impl<'a> Client<'a> {
             match self.exchange(request).map(|answer| answer.status) {
                 Some(201) => return Outcome::Acked,
                 // Still at work on an earlier try, or too many requests: to be asked again.
-                Some(409 | 429) if self.plan.keys && !self.plan.is_over() => (),
+                Some(409 | 429) if self.load.keys && !self.load.plan.is_over() => (),
                 // Nothing was stored this time; an earlier try, if it got lost, may have been.
                 Some(status @ (507 | 400..=499)) if !doubtful => return Outcome::Refused(status),
                 Some(400..=499) => return Outcome::Unknown,
                 _ => doubtful = true,
             }
-            if !self.plan.keys {
+            if !self.load.keys {
                 return Outcome::Unknown;
             }
-            if self.plan.is_over() {
+            if self.load.plan.is_over() {
                 let since = *over_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= SETTLE {
                     return Outcome::Unknown;
@@ -299,7 +255,7 @@ impl<'a> Client<'a> {
     /// One try; `None` when the connection failed before the answer was complete.
     fn exchange(&mut self, request: &Request) -> Option<Answer> {
         let mut connection =
-            self.connection.take().or_else(|| Connection::open(self.plan.address).ok())?;
+            self.connection.take().or_else(|| Connection::open(self.load.plan.address).ok())?;
         let answer = connection.exchange(&request.bytes).ok()?;
         if answer.reusable {
             self.connection = Some(connection);
@@ -346,20 +302,20 @@ fn counts_right(body: &str, sent: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, counts_right};
+    use super::{Load, counts_right};
     use crate::args::Flags;
 
-    fn plan(line: &str) -> Result<Plan, String> {
+    fn load(line: &str) -> Result<Load, String> {
         let words = line.split(' ').map(String::from);
-        Plan::read(&Flags::parse(words, &["--url", "--ledger", "--requests"], &[])?)
+        Load::read(&Flags::parse(words, &["--url", "--ledger", "--requests"], &[])?)
     }
 
     #[test]
     fn a_run_needs_an_end_and_hands_out_that_many_requests() {
-        assert!(plan("--url http://127.0.0.1:1 --ledger l").is_err());
-        let plan = plan("--url http://127.0.0.1:1/ --ledger l --requests 3").unwrap();
-        assert_eq!(plan.authority, "127.0.0.1:1");
-        assert_eq!((0..9).filter(|_| plan.hand_out()).count(), 3);
+        assert!(load("--url http://127.0.0.1:1 --ledger l").is_err());
+        let load = load("--url http://127.0.0.1:1/ --ledger l --requests 3").unwrap();
+        assert_eq!(load.plan.authority, "127.0.0.1:1");
+        assert_eq!((0..9).filter(|_| load.hand_out()).count(), 3);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod json;
 mod ledger;
 mod load;
 mod names;
+mod plan;
 mod random;
 mod task_book;
 mod task_check;

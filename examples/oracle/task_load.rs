@@ -1,13 +1,12 @@
 //! `oracle task-load`: clients that submit and cancel tasks and keep a ledger of the outcomes.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::args::Flags;
 use crate::http::{Answer, Connection};
 use crate::json;
 use crate::ledger::Ledger;
+use crate::plan::Plan;
 use crate::random::SplitMix64;
 use crate::work::Work;
 
@@ -16,50 +15,6 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const SETTLE: Duration = Duration::from_secs(30);
 /// So many of the tasks submitted last may be cancelled.
 const RECENT: usize = 40;
-
-/// Where to send to and for how long.
-struct Plan {
-    authority: String,
-    address: SocketAddr,
-    seed: u64,
-    connections: u64,
-    pause: Duration,
-    ends_at: Option<Instant>,
-    stop_file: Option<PathBuf>,
-    /// Part of every id of this run; no other run has it.
-    run: u64,
-}
-
-impl Plan {
-    fn read(flags: &Flags) -> Result<Self, String> {
-        let url = flags.required("--url")?;
-        let authority = url.strip_prefix("http://").ok_or("--url must start with http://")?;
-        let authority = authority.trim_end_matches('/').to_owned();
-        let mut addresses = authority.to_socket_addrs().map_err(|error| error.to_string())?;
-        let seconds = flags.number("--seconds", 0)?;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_ms = since_1970.map_err(|error| error.to_string())?.as_millis();
-        let plan = Self {
-            address: addresses.next().ok_or("--url names no address")?,
-            authority,
-            seed: flags.number("--seed", 1)?,
-            connections: flags.number("--connections", 4)?.max(1),
-            pause: Duration::from_millis(flags.number("--rate-pause-ms", 0)?),
-            ends_at: (seconds > 0).then(|| Instant::now() + Duration::from_secs(seconds)),
-            stop_file: flags.all("--stop-file").last().map(PathBuf::from),
-            run: u64::try_from(now_ms).unwrap_or(0),
-        };
-        if plan.ends_at.is_none() && plan.stop_file.is_none() {
-            return Err("one of --seconds and --stop-file is needed".to_owned());
-        }
-        Ok(plan)
-    }
-
-    fn is_over(&self) -> bool {
-        self.ends_at.is_some_and(|end| Instant::now() >= end)
-            || self.stop_file.as_ref().is_some_and(|path| path.exists())
-    }
-}
 
 /// What became of everything.
 #[derive(Default)]
@@ -110,22 +65,12 @@ impl Totals {
 /// Runs the load; returns the JSON summary and whether every answer was right.
 pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
     let plan = Plan::read(flags)?;
-    let (ledger, writer) = Ledger::open(flags.required("--ledger")?.as_ref())?;
-    let results: Vec<Result<Totals, String>> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..plan.connections)
-            .map(|number| {
-                let client = Client::new(&plan, ledger.clone(), number);
-                scope.spawn(move || client.run())
-            })
-            .collect();
-        let joined = clients.into_iter().map(|client| client.join());
-        joined.map(|end| end.unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect()
-    });
-    drop(ledger);
-    writer.join().map_err(|_| "the ledger's writer panicked")?;
+    if !plan.has_end() {
+        return Err("one of --seconds and --stop-file is needed".to_owned());
+    }
     let mut totals = Totals::default();
-    for result in results {
-        totals.add(result?);
+    for one in plan.run(|ledger, number| Client::new(&plan, ledger, number).run())? {
+        totals.add(one);
     }
     Ok((totals.to_json(), totals.wrong == 0))
 }
@@ -163,7 +108,7 @@ impl<'a> Client<'a> {
             ledger,
             number,
             random: SplitMix64::new(plan.seed, number),
-            names: SplitMix64::new(plan.run, number),
+            names: SplitMix64::new(plan.now_ms, number),
             connection: None,
             requests: 0,
             recent: Vec::new(),
@@ -219,12 +164,12 @@ impl<'a> Client<'a> {
 
     fn name(&mut self) -> String {
         self.requests += 1;
-        format!("r{:x}-{}-{}", self.plan.run, self.number, self.requests)
+        format!("r{:x}-{}-{}", self.plan.now_ms, self.number, self.requests)
     }
 
     /// A new UUID of version 7 (RFC 9562).
     fn id(&mut self) -> String {
-        let (run, one, two) = (self.plan.run, self.names.next(), self.names.next());
+        let (run, one, two) = (self.plan.now_ms, self.names.next(), self.names.next());
         let (high, low) = (run >> 16 & 0xffff_ffff, run & 0xffff);
         let (version, variant) = (0x7000 | one & 0xfff, 0x8000 | two & 0x3fff);
         format!("{high:08x}-{low:04x}-{version:04x}-{variant:04x}-{:012x}", two >> 16)
@@ -360,14 +305,15 @@ fn member(body: &str, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Client, Plan, accepted_ids, member};
+    use super::{Client, accepted_ids, member};
     use crate::args::Flags;
     use crate::ledger::Ledger;
+    use crate::plan::Plan;
 
     #[test]
     fn ids_are_uuids_and_never_the_same() {
-        let words = "--url http://127.0.0.1:1 --seconds 1".split(' ').map(String::from);
-        let plan = Plan::read(&Flags::parse(words, &["--url", "--seconds"], &[]).unwrap()).unwrap();
+        let words = "--url http://127.0.0.1:1 --ledger l".split(' ').map(String::from);
+        let plan = Plan::read(&Flags::parse(words, &["--url", "--ledger"], &[]).unwrap()).unwrap();
         let path = std::env::temp_dir().join(format!("oracle-task-ids-{}", std::process::id()));
         let (ledger, _) = Ledger::open(&path).unwrap();
         let mut ids = Vec::new();
