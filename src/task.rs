@@ -182,6 +182,11 @@ pub enum Outcome {
     },
     /// It was given back unharmed (the worker stops); that does not count as a failure.
     Released,
+    /// Its worker died while it ran: a failure, also when another attempt has been given out since.
+    Died {
+        /// Why it is thought so, for a person.
+        reason: String,
+    },
     /// Its time was over before it began.
     Missed {
         /// Why, for a person.

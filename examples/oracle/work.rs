@@ -44,6 +44,8 @@ pub(crate) struct Work {
 pub(crate) enum End {
     /// With this result.
     Bytes(String),
+    /// With these words and its attempt, which proves that no other one has had its way.
+    Signed(String, u64),
     /// With the factorial of this.
     Factorial(u64),
     /// Failed, after so many failures.
@@ -132,8 +134,7 @@ impl Work {
             Kind::Echo => End::Bytes(pattern(id, self.size)),
             Kind::Large => End::Bytes(pattern(&format!("{id}\n"), self.size)),
             Kind::Factorial => End::Factorial(self.size),
-            // The attempt proves that no other one has had its way.
-            Kind::Slow | Kind::Moody => End::Bytes(format!("{} {id} {attempt}", self.kind.word())),
+            Kind::Slow | Kind::Moody => End::Signed(format!("{} {id}", self.kind.word()), attempt),
             Kind::Poison | Kind::Stuck => End::Failed(self.size),
         }
     }
@@ -180,7 +181,7 @@ mod tests {
         let end = |text: &str| Work::parse(text).unwrap().end("ab", 7);
         assert_eq!(end("echo/5"), End::Bytes("ababa".into()));
         assert_eq!(end("large/5"), End::Bytes("ab\nab".into()));
-        assert_eq!(end("slow/5"), End::Bytes("slow ab 7".into()));
+        assert_eq!(end("slow/5"), End::Signed("slow ab".into(), 7));
         assert_eq!(end("poison/3"), End::Failed(3));
         assert_eq!(end("factorial/5"), End::Factorial(5));
     }

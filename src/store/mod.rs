@@ -76,6 +76,10 @@ pub struct Claimed {
     pub next_due_ms: Option<Millis>,
 }
 
+/// A task that was given out so often for each failure that it may have, and is its worker's when
+/// that is not heard of any more, is given up: so that one which kills its workers does not do so
+/// for ever, where no process starts again that knows.
+pub const ATTEMPTS_PER_FAILURE: u32 = 20;
 /// By how much the clocks of two machines may differ.
 pub(crate) const CLOCKS_APART_MS: Millis = 60_000;
 
@@ -249,7 +253,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Answer<'_, bool>;
 
     /// Ends attempts; what became of each, in their order. A failure that is neither final nor the
-    /// last makes the task pending, after a pause.
+    /// last makes the task pending, after a pause. That a worker [died](crate::task::Outcome::Died)
+    /// counts also when another attempt has been given out since, which goes on unless it was the
+    /// last failure.
     fn settle(&self, settlements: Vec<Settlement>) -> Answer<'_, Vec<Settled>>;
 
     /// A sign of life of a worker, and of what it runs. Queued tasks it names are running then.
@@ -258,9 +264,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Every worker that has signed and was neither buried nor retired.
     fn workers(&self) -> Answer<'_, Vec<WorkerBeat>>;
 
-    /// Declares a worker dead, if it has not signed since; how many tasks are pending again, or
-    /// given up after their last failure. They are due at once. What a dispatcher had not yet
-    /// handed over has not failed.
+    /// Declares a worker dead, if it has not signed since; how many tasks are pending again. They
+    /// are due at once, and have not failed: most of them had not begun, and which have, the next
+    /// process knows that starts where it was. But one that was given out
+    /// [`ATTEMPTS_PER_FAILURE`] times for each failure that it may have is given up.
     fn bury(&self, dead: WorkerBeat, now_ms: Millis) -> Answer<'_, u64>;
 
     /// Gives back, unharmed, what a worker has without knowing it: it names all it has in hand.

@@ -9,7 +9,8 @@ use super::hand::Hand;
 use super::spool::{Left, Spool, discard};
 use super::supply::{Body, Done, Supply, SupplyError};
 use crate::service::{Lifecycle, jittered};
-use crate::task::Outcome;
+use crate::store::Millis;
+use crate::task::{Attempt, Outcome, TaskId};
 
 /// The most jobs of a group.
 const GROUP_MAX: usize = 256;
@@ -54,20 +55,37 @@ pub(super) async fn settle(deliverer: Deliverer, mut ended: mpsc::Receiver<Done>
     let _all_delivered = large_ones.acquire_many(LARGE_MAX).await;
 }
 
+/// What is said of a task that ran when its process died.
+fn died((id, attempt): (TaskId, Attempt), at_ms: Millis) -> Done {
+    tracing::warn!(task = %id, attempt, "it ran when its worker died");
+    let outcome = Outcome::Died { reason: "its worker died while it ran".to_owned() };
+    Done { id, attempt, outcome, body: None, began_at_ms: None, at_ms }
+}
+
 fn is_unbegun(done: &Done) -> bool {
     done.outcome == Outcome::Released && done.began_at_ms.is_none()
 }
 
 impl Deliverer {
     /// Delivers what dead processes left, before new jobs if that is soon done.
-    pub(super) async fn leftovers(&self, left: Vec<Left>) {
+    pub(super) async fn leftovers(&self, left: Vec<Left>, now_ms: Millis) {
         let mut deliveries = Vec::new();
         for mut left in left {
             let (deliverer, groups) = (self.clone(), std::mem::take(&mut left.groups));
             if !groups.is_empty() {
                 tracing::info!(groups = groups.len(), "delivering what a dead process left");
             }
+            // Without what it had ended, but not yet delivered.
+            let ended = |id| groups.iter().flatten().any(|done: &Done| done.id == id);
+            let died: Vec<Done> = std::mem::take(&mut left.ran)
+                .into_iter()
+                .filter(|(id, _)| !ended(*id))
+                .map(|run| died(run, now_ms))
+                .collect();
             deliveries.push(tokio::spawn(async move {
+                if !died.is_empty() && !deliverer.repeat(&died).await {
+                    return;
+                }
                 for group in groups {
                     if !deliverer.repeat(&group).await {
                         return;

@@ -95,14 +95,15 @@ impl Engine {
             life: self.life.clone(),
             give_up_within: self.finish_within,
         };
-        deliverer.leftovers(self.left).await;
+        let now_ms = shared.now_ms();
+        deliverer.leftovers(self.left, now_ms).await;
         let (jobs, queue) = bounded(JOBS_MAX);
         let (endings, ended) = mpsc::channel(JOBS_MAX);
         let mut slots = Vec::with_capacity(self.slots);
         for number in 0..self.slots {
             let (shared, queue, endings) = (shared.clone(), queue.clone(), endings.clone());
             let slot = std::thread::Builder::new().name(format!("task-{number}"));
-            slots.push(slot.spawn(move || shared.slot(&queue, &endings))?);
+            slots.push(slot.spawn(move || shared.slot(number, &queue, &endings))?);
         }
         let signing = tokio::spawn(sign(shared.clone()));
         let watching = tokio::spawn(shared.clone().watch(queue.clone(), endings.clone()));
@@ -174,11 +175,11 @@ impl Shared {
     }
 
     /// A thread that runs one job after the other.
-    fn slot(&self, queue: &Receiver<Job>, endings: &mpsc::Sender<Done>) {
+    fn slot(&self, number: usize, queue: &Receiver<Job>, endings: &mpsc::Sender<Done>) {
         while let Ok(job) = queue.recv() {
             let done = match self.not_to_run(&job) {
                 Some(outcome) => Some(unrun(&job, outcome, self.now_ms())),
-                None => self.run(&job),
+                None => self.run(number, &job),
             };
             match done {
                 Some(done) => {
@@ -204,7 +205,7 @@ impl Shared {
     }
 
     /// Runs a job; what came of it, if anybody wants it.
-    fn run(&self, job: &Job) -> Option<Done> {
+    fn run(&self, slot: usize, job: &Job) -> Option<Done> {
         let key = (job.id, job.attempt);
         let result_path = self.spool.result_path(job.id, job.attempt);
         let handler = self.handlers.get(&job.kind);
@@ -214,6 +215,7 @@ impl Shared {
             return None;
         }
         let began_at_ms = self.now_ms();
+        self.spool.note_running(slot, Some(key));
         let ended = match handler {
             None => Ended::Failed {
                 reason: format!("this worker does not know how to run `{}`", job.kind),
@@ -228,6 +230,7 @@ impl Shared {
                 })
             }
         };
+        self.spool.note_running(slot, None);
         let why = self.hand.end(key, self.clock.monotonic());
         if let Ended::Failed { reason, .. } = &ended {
             let reason = printable(reason);

@@ -147,12 +147,18 @@ impl PipedSupply {
     /// that it must be said of that as well.
     async fn hand_over<'a>(&self, done: Vec<&'a Done>) -> Result<Vec<&'a Done>, SupplyError> {
         let (mut group, mut settled) = (Group::default(), Vec::with_capacity(done.len()));
+        let (died, done): (Vec<_>, Vec<_>) = done.into_iter().partition(|done| is_death(done));
+        for done in &died {
+            // Of a process before this one: of what this one has, it says nothing.
+            self.add(&mut group, ended(done, done.attempt), 0).await?;
+        }
         for done in &done {
             let settling = held(&self.ledger).settling(done);
             self.tell(&mut group, done, &settling).await?;
             settled.push(settling);
         }
         self.say(&mut group).await?;
+        died.into_iter().for_each(|done| held(&self.ledger).remember(done.clone()));
         let (mut over, mut back, mut newer) = (Vec::new(), Vec::new(), Vec::new());
         for (done, settling) in done.into_iter().zip(&settled) {
             let Some(mut tags) = held(&self.ledger).settled(done, settling) else {
@@ -213,6 +219,10 @@ impl PipedSupply {
         }
         (lost, tags)
     }
+}
+
+const fn is_death(done: &Done) -> bool {
+    matches!(done.outcome, Outcome::Died { .. })
 }
 
 fn ended(done: &Done, attempt: Attempt) -> Said {

@@ -2,18 +2,24 @@
 //!
 //! ```text
 //! <state>/results/<random>/lock        flock: its process lives
+//!                         /running     which attempt each slot runs: one record a slot
 //!                         /<task>-<attempt>.result   a result that is no small one
 //!                         /<number>.group            a group of outcomes that is being delivered
 //! ```
 //!
 //! A group is a JSON array, written under another name, synced and renamed; bytes are in base64.
 //! A process that starts takes over the folders whose process is dead: their groups are delivered,
-//! and what no group names (of runs that were cut off) is removed with the folder.
+//! and what no group names (of runs that were cut off) is removed with the folder. What ran when it
+//! died may be why it died, unlike all else it had in hand: that is told as well.
+//!
+//! ```text
+//! record of a slot   <task> <attempt>, padded with spaces to 63 bytes, and a newline; or blank
+//! ```
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,13 +37,19 @@ use crate::task::{Attempt, Outcome, ResultHead, TaskId};
 
 const FOLDER: &str = "results";
 const LOCK: &str = "lock";
+const RUNNING: &str = "running";
 const GROUP: &str = "group";
+
+/// The bytes of a record of `running`: a write of so few is not torn by the end of the process.
+const RECORD_BYTES: usize = 64;
 
 /// The folder of a process.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
     _lock: File,
+    /// Not synced: it tells of dead processes, not of dead machines.
+    running: File,
     groups: AtomicU64,
     /// The tasks whose results dead processes have left, until they are delivered.
     left: Mutex<HashSet<TaskId>>,
@@ -56,6 +68,8 @@ pub struct Left {
     _lock: File,
     /// What it had not delivered.
     pub groups: Vec<Vec<Done>>,
+    /// What it ran when it died.
+    pub ran: Vec<(TaskId, Attempt)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,12 +108,14 @@ impl Spool {
         let left = take_over(&all)?;
         let folder = all.join(TaskId::new().to_string());
         fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let lock = lock_file(&folder)?;
+        let lock = own_file(&folder.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let running = own_file(&folder.join(RUNNING))?;
         sync_folder(&all)?;
         let ids = left.iter().flat_map(|left| &left.groups).flatten().map(|done| done.id);
         let ids = Mutex::new(ids.collect());
-        Ok((Self { folder, _lock: lock, groups: AtomicU64::new(0), left: ids }, left))
+        let groups = AtomicU64::new(0);
+        Ok((Self { folder, _lock: lock, running, groups, left: ids }, left))
     }
 
     /// Whether a dead process has left a result of the task that is not delivered yet.
@@ -111,6 +127,17 @@ impl Spool {
     /// What a dead process left of these tasks was delivered.
     pub(super) fn delivered(&self, group: &[Done]) {
         held(&self.left).retain(|id| group.iter().all(|done| done.id != *id));
+    }
+
+    /// Notes what a slot runs from now on, if anything.
+    pub(super) fn note_running(&self, slot: usize, run: Option<(TaskId, Attempt)>) {
+        let text = run.map(|(id, attempt)| format!("{id} {attempt}")).unwrap_or_default();
+        let record = format!("{text:<width$}\n", width = RECORD_BYTES - 1);
+        let written = self.running.write_all_at(record.as_bytes(), (slot * RECORD_BYTES) as u64);
+        if let Err(error) = written {
+            // Only what a death of this process is put down to suffers.
+            tracing::debug!(%error, "what runs cannot be noted");
+        }
     }
 
     /// Where a run writes its result.
@@ -154,10 +181,13 @@ impl Spool {
 }
 
 impl Drop for Spool {
-    /// A folder that holds nothing but its lock is of no use to the next process.
+    /// A folder that holds no results is of no use to the next process.
     fn drop(&mut self) {
-        let only_lock = fs::read_dir(&self.folder).is_ok_and(|entries| entries.count() <= 1);
-        if only_lock {
+        let is_own =
+            |entry: fs::DirEntry| [LOCK, RUNNING].iter().any(|own| entry.file_name() == *own);
+        let is_empty = fs::read_dir(&self.folder)
+            .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_own)));
+        if is_empty {
             let _left_for_the_next = fs::remove_dir_all(&self.folder);
         }
     }
@@ -199,14 +229,14 @@ fn take_over(all: &Path) -> io::Result<Vec<Left>> {
         if !folder.is_dir() {
             continue;
         }
-        let lock = match lock_file(&folder) {
+        let lock = match own_file(&folder.join(LOCK)) {
             // Another process that starts has taken it over.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             lock => lock?,
         };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let groups = read_groups(&folder)?;
-            left.push(Left { folder, _lock: lock, groups });
+            let (groups, ran) = (read_groups(&folder)?, read_running(&folder));
+            left.push(Left { folder, _lock: lock, groups, ran });
         }
     }
     Ok(left)
@@ -236,10 +266,20 @@ fn read_group(bytes: &[u8], folder: &Path) -> io::Result<Vec<Done>> {
     group.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
-fn lock_file(folder: &Path) -> io::Result<File> {
+/// What a process ran when it died, as far as it is known.
+fn read_running(folder: &Path) -> Vec<(TaskId, Attempt)> {
+    let records = fs::read(folder.join(RUNNING)).unwrap_or_default();
+    let run = |record: &[u8]| {
+        let (id, attempt) = str::from_utf8(record).ok()?.trim_end().split_once(' ')?;
+        Some((id.parse().ok()?, attempt.parse().ok()?))
+    };
+    records.chunks(RECORD_BYTES).filter_map(run).collect()
+}
+
+fn own_file(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).read(true).write(true).mode(0o600);
-    options.open(folder.join(LOCK))
+    options.open(path)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -316,6 +356,22 @@ mod tests {
         assert!(again.is_empty(), "it is being delivered");
         left.into_iter().for_each(Left::remove);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_ran_when_a_process_died_is_known_and_what_had_ended_is_not_put_down_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        let (one, two) = (TaskId::new(), TaskId::new());
+        spool.note_running(0, Some((one, 4_000_000_000)));
+        spool.note_running(0, Some((two, 1)));
+        spool.note_running(2, Some((one, 2)));
+        spool.note_running(3, Some((one, 3)));
+        spool.note_running(3, None);
+        let _kept = spool.keep(&[finished(None)]).unwrap();
+        drop(spool);
+        let (_next, left) = Spool::open(dir.path()).unwrap();
+        assert_eq!(left[0].ran, [(two, 1), (one, 2)]);
     }
 
     #[test]

@@ -227,6 +227,11 @@ impl Process {
         status
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Asks it to stop, and expects it to do so in order.
     pub(crate) fn stop(mut self) -> String {
         self.signal("TERM");

@@ -6,7 +6,7 @@ use super::claim::SIGN;
 use super::error::DatabaseError;
 use super::row::{end_followers, stored, task_id, uuid, worker_uuid};
 use super::writer::Txn;
-use crate::store::{Beaten, Millis, WorkerBeat};
+use crate::store::{ATTEMPTS_PER_FAILURE, Beaten, Millis, WorkerBeat};
 use crate::task::{Attempt, Beat, TaskId, WorkerId};
 
 /// Only what has news is written.
@@ -58,11 +58,12 @@ pub(super) async fn beat(
 
 const BURY: &str = "UPDATE workers SET buried_at_ms = $3 \
      WHERE id = $1 AND beats = $2 AND buried_at_ms IS NULL";
-/// What was only on the way to the broker has not failed.
+/// What was on its way to the broker has not been given out.
 const ORPHANS: &str = "UPDATE tasks SET \
-     state = CASE WHEN state = 2 AND failures + 1 >= failures_max THEN 4 ELSE 0 END, \
-     failures = CASE WHEN state = 2 THEN failures + 1 ELSE failures END, \
-     finished_at_ms = CASE WHEN state = 2 AND failures + 1 >= failures_max THEN $2::bigint END, \
+     state = CASE WHEN state = 2 AND attempt >= failures_max * $4 THEN 4 ELSE 0 END, \
+     finished_at_ms = \
+         CASE WHEN state = 2 AND attempt >= failures_max * $4 THEN $2::bigint END, \
+     run_at_ms = LEAST(run_at_ms, $2::bigint), \
      error = CASE WHEN state = 2 THEN $3::text ELSE error END, \
      owner = NULL, queued_at_ms = NULL, progress = 0, \
      changed_in = CASE WHEN is_told THEN pg_current_xact_id() END \
@@ -79,7 +80,9 @@ pub(super) async fn bury(
         return Ok(0);
     }
     let error = "its worker was not heard of any more";
-    let orphans = txn.rows(ORPHANS, &[&owner, &now_ms, &error]).await?;
+    let values: &super::link::Values<'_> =
+        &[&owner, &now_ms, &error, &i64::from(ATTEMPTS_PER_FAILURE)];
+    let orphans = txn.rows(ORPHANS, values).await?;
     let mut failed: Vec<Uuid> = Vec::new();
     for row in &orphans {
         if row.try_get::<_, i16>(1)? == 4 {

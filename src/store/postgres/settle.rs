@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::error::DatabaseError;
 use super::row::{Held, lock, lock_one, stored, uuid, write};
 use super::writer::Txn;
-use crate::store::{Settled, Settlement, TaskState, back_off_ms};
+use crate::store::{Millis, Settled, Settlement, TaskState, back_off_ms};
 use crate::task::{Attempt, Outcome, ResultHead, TaskId};
 
 /// Which parts of an attempt there are, and their bytes.
@@ -42,7 +42,10 @@ pub(super) fn settle<'a>(
         let with_parts: Vec<Uuid> = with_parts.collect();
         let parts = count_parts(txn, &with_parts).await?;
         let settled = settlements.iter().map(|one| apply(&mut rows, &parts, one)).collect();
-        if settlements.iter().any(|settlement| settlement.attempt.is_none()) {
+        let is_of_others = |settlement: &Settlement| {
+            settlement.attempt.is_none() || matches!(settlement.outcome, Outcome::Died { .. })
+        };
+        if settlements.iter().any(is_of_others) {
             // A worker of ours may run it.
             txn.ring_news();
         }
@@ -109,6 +112,12 @@ fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement)
         // An attempt is one of the task that it follows; an outside worker knows of neither.
         return Settled::Late;
     }
+    if let Outcome::Died { reason } = &settlement.outcome {
+        let id = own.id;
+        return rows
+            .get_mut(&id)
+            .map_or(Settled::Unknown, |row| note_death(row, settlement, reason));
+    }
     let target = own.follows.unwrap_or(own.id);
     let Some(row) = rows.get_mut(&target) else { return Settled::Unknown };
     if !is_awaited(row, settlement.attempt) {
@@ -129,21 +138,40 @@ fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement)
             row.error = None;
             row.result = Some(head.clone());
         }
-        Outcome::Failed { reason, is_final } => {
-            row.failures += 1;
-            row.error = Some(plain(reason));
-            if *is_final || row.failures >= row.failures_max {
-                row.end(TaskState::Failed, at_ms);
-            } else {
-                let pause_ms = back_off_ms(u32::try_from(row.failures).unwrap_or(u32::MAX));
-                row.wait(at_ms.saturating_add(pause_ms));
-            }
-        }
-        Outcome::Released => row.wait(row.run_at_ms),
+        Outcome::Failed { reason, is_final } => fail(row, reason, *is_final, at_ms),
+        Outcome::Released | Outcome::Died { .. } => row.wait(row.run_at_ms),
         Outcome::Missed { reason } => {
             row.error = Some(plain(reason));
             row.end(TaskState::Missed, at_ms);
         }
+    }
+    Settled::Applied
+}
+
+/// A failure more: the last one ends it, after any other it is due after a pause.
+fn fail(row: &mut Held, reason: &str, is_final: bool, at_ms: Millis) {
+    row.failures += 1;
+    row.error = Some(plain(reason));
+    if is_final || row.failures >= row.failures_max {
+        row.end(TaskState::Failed, at_ms);
+    } else {
+        let pause_ms = back_off_ms(u32::try_from(row.failures).unwrap_or(u32::MAX));
+        row.wait(at_ms.saturating_add(pause_ms));
+    }
+}
+
+/// A failure of an attempt, be it the current one or one before it.
+fn note_death(row: &mut Held, settlement: &Settlement, reason: &str) -> Settled {
+    let is_known = settlement.attempt.is_some_and(|attempt| i64::from(attempt) <= row.attempt);
+    if row.has_ended() || !is_known {
+        return Settled::Late;
+    }
+    if is_awaited(row, settlement.attempt) || row.failures + 1 >= row.failures_max {
+        fail(row, reason, false, settlement.at_ms.max(row.created_at_ms));
+    } else {
+        row.failures += 1;
+        row.error = Some(plain(reason));
+        row.is_changed = true;
     }
     Settled::Applied
 }

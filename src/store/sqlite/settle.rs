@@ -56,6 +56,9 @@ fn settle_one(write: &mut Write<'_>, settlement: &Settlement) -> Result<Settled>
     let row = write
         .find(settlement.id)?
         .filter(|row| settlement.endpoint.is_none() || settlement.endpoint == row.endpoint);
+    if let Outcome::Died { reason } = &settlement.outcome {
+        return note_death(write, row, settlement, reason);
+    }
     let row = match addressed(write, row, settlement.attempt)? {
         Ok(row) => row,
         Err(settled) => return Ok(settled),
@@ -76,6 +79,38 @@ fn settle_one(write: &mut Write<'_>, settlement: &Settlement) -> Result<Settled>
         }
         let earliest_ms = row.started_at_ms.unwrap_or(row.created_at_ms);
         end_attempt(row, &settlement.outcome, settlement.at_ms.max(earliest_ms));
+    })?;
+    Ok(Settled::Applied)
+}
+
+/// A failure of an attempt, be it the current one or one before it.
+fn note_death(
+    write: &mut Write<'_>,
+    row: Option<Row>,
+    settlement: &Settlement,
+    reason: &str,
+) -> Result<Settled> {
+    let Some(row) = row else { return Ok(Settled::Unknown) };
+    let is_known = settlement.attempt.is_some_and(|attempt| attempt <= row.attempt);
+    if row.state.is_terminal() || row.follows.is_some() || !is_known {
+        return Ok(Settled::Late);
+    }
+    let runs = matches!(row.state, TaskState::Queued | TaskState::Running);
+    let is_current = runs && settlement.attempt == Some(row.attempt);
+    if !is_current {
+        // The one that runs is to be told, should this end the task.
+        write.ring_news();
+    }
+    write.change(row, |row| {
+        let is_last = row.failures.saturating_add(1) >= row.failures_max;
+        if is_current || is_last {
+            let again_at_ms = back_off_ms(row.failures.saturating_add(1));
+            let again_at_ms = settlement.at_ms.saturating_add(again_at_ms);
+            row.fail(reason.to_owned(), settlement.at_ms, Some(again_at_ms));
+        } else {
+            row.failures += 1;
+            row.error = Some(reason.to_owned());
+        }
     })?;
     Ok(Settled::Applied)
 }
@@ -104,7 +139,7 @@ fn end_attempt(row: &mut Row, outcome: &Outcome, at_ms: Millis) {
             let again_at_ms = at_ms.saturating_add(back_off_ms(row.failures.saturating_add(1)));
             row.fail(reason.clone(), at_ms, (!is_final).then_some(again_at_ms));
         }
-        Outcome::Released => row.hand_back(),
+        Outcome::Released | Outcome::Died { .. } => row.hand_back(),
         Outcome::Missed { reason } => row.miss(at_ms, reason.clone()),
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Result, params};
 
 use super::claim::too_late;
-use super::workers::{forget_buried, lose};
+use super::workers::forget_buried;
 use super::write::Write;
 use crate::store::{BACK_OFF_MS_MAX, Millis, Sweep, Swept};
 
@@ -46,7 +46,10 @@ fn overdue(write: &mut Write<'_>, now_ms: Millis) -> Result<u64> {
     let overdue = rows.len() as u64;
     for row in rows {
         let reason = "its outside worker did not deliver in time";
-        write.change(row, |row| lose(row, reason, now_ms))?;
+        // Due again at once, since it has waited already.
+        write.change(row, |row| {
+            row.fail(reason.to_owned(), now_ms, Some(row.run_at_ms.min(now_ms)));
+        })?;
         write.ring_news();
     }
     Ok(overdue)

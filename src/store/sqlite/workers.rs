@@ -4,7 +4,7 @@ use rusqlite::{Result, params};
 
 use super::row::{Row, endpoint_text};
 use super::write::Write;
-use crate::store::{Beaten, CLOCKS_APART_MS, Millis, TaskState, WorkerBeat};
+use crate::store::{ATTEMPTS_PER_FAILURE, Beaten, CLOCKS_APART_MS, Millis, TaskState, WorkerBeat};
 use crate::task::{Attempt, Beat, Name, TaskId, WorkerId};
 
 /// How long a buried worker is remembered, so that it learns of it when it comes back.
@@ -80,19 +80,23 @@ pub(super) fn bury(write: &mut Write<'_>, dead: WorkerBeat, now_ms: Millis) -> R
     let owned = owned(write, dead.worker)?;
     let tasks = owned.len() as u64;
     for row in owned {
-        write.change(row, |row| match row.state {
-            TaskState::Running => lose(row, "its worker was not heard of any more", now_ms),
-            // What was on its way to the broker has not run: nothing has failed.
-            _ => row.hand_back(),
+        write.change(row, |row| {
+            let attempts_max = row.failures_max.saturating_mul(ATTEMPTS_PER_FAILURE);
+            // What was on its way to the broker has not been given out.
+            let was_given_out = row.state == TaskState::Running;
+            if was_given_out {
+                row.error = Some("its worker was not heard of any more".to_owned());
+            }
+            if was_given_out && row.attempt >= attempts_max {
+                row.end(TaskState::Failed, now_ms);
+            } else {
+                row.run_at_ms = row.run_at_ms.min(now_ms);
+                row.hand_back();
+            }
         })?;
     }
     write.ring_news();
     Ok(tasks)
-}
-
-/// Nobody is heard of who runs it: a failure, and due again at once, since it has waited already.
-pub(super) fn lose(row: &mut Row, reason: &str, now_ms: Millis) {
-    row.fail(reason.to_owned(), now_ms, Some(row.run_at_ms.min(now_ms)));
 }
 
 pub(super) fn disown(

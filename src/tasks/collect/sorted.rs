@@ -99,7 +99,7 @@ impl Sorted {
 /// pause after a failure counts from now.
 fn when(outcome: &Outcome, said_ms: Millis, now_ms: Millis) -> Millis {
     match outcome {
-        Outcome::Failed { is_final: false, .. } => now_ms,
+        Outcome::Failed { is_final: false, .. } | Outcome::Died { .. } => now_ms,
         _ => said_ms.min(now_ms),
     }
 }

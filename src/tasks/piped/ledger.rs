@@ -170,17 +170,22 @@ impl Ledger {
         if done.outcome != Outcome::Released {
             // What is remembered is what could be said again: a small result.
             let body = done.body.is_some().then(|| Body::Bytes(Vec::new()));
-            let ended = Done { attempt: settling.attempt, body, ..done.clone() };
-            if self.ended.insert(done.id, ended).is_none() {
-                self.ended_order.push_back(done.id);
-            }
-            if self.ended_order.len() > ENDED_MAX
-                && let Some(oldest) = self.ended_order.pop_front()
-            {
-                self.ended.remove(&oldest);
-            }
+            self.remember(Done { attempt: settling.attempt, body, ..done.clone() });
         }
         Some(tags)
+    }
+
+    /// An attempt is over, and that is known where it counts: should it come again, it is not run.
+    pub(super) fn remember(&mut self, ended: Done) {
+        let id = ended.id;
+        if self.ended.insert(id, ended).is_none() {
+            self.ended_order.push_back(id);
+        }
+        if self.ended_order.len() > ENDED_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
     }
 
     /// Of what runs, that which others are to be told, as they know it.
@@ -340,6 +345,16 @@ mod tests {
         let done = Done { body, ..finished(id, 1) };
         ledger.settled(&done, &ledger.settling(&done));
         assert!(matches!(ledger.take(taken(id, 2, 1), now, |_| true), Verdict::Run(_)));
+    }
+
+    #[test]
+    fn what_killed_the_process_before_this_one_is_not_run_when_it_comes_again() {
+        let (mut ledger, now, id) = (Ledger::new(), Instant::now(), TaskId::new());
+        let outcome = Outcome::Died { reason: "it died".to_owned() };
+        ledger.remember(Done { outcome, ..finished(id, 1) });
+        let over = Verdict::Over(vec![tag(1)]);
+        assert_eq!(ledger.take(taken(id, 1, 1), now, NEVER), over);
+        assert!(matches!(ledger.take(taken(id, 2, 1), now, NEVER), Verdict::Run(_)));
     }
 
     #[test]

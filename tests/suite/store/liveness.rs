@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_data_processor::store::{Beaten, NewTask, Settled, Store, TaskState, WorkerBeat};
+use async_data_processor::store::{
+    ATTEMPTS_PER_FAILURE, Beaten, NewTask, Settled, Settlement, Store, TaskState, WorkerBeat,
+};
 use async_data_processor::task::{Beat, Outcome, TaskId, WorkerId};
 use tokio::sync::watch;
 
@@ -38,7 +40,7 @@ pub(crate) async fn tasks_of_a_buried_worker_run_again_and_its_results_are_late(
     assert_eq!(bury(&two, dead).await, 2);
     for id in &all[..2] {
         let shown = get(&one, *id).await;
-        assert_eq!((shown.state, shown.failures), (TaskState::Pending, 1));
+        assert_eq!((shown.state, shown.failures), (TaskState::Pending, 0));
         assert_eq!(shown.owner, None);
         assert!(shown.error.is_some());
     }
@@ -76,17 +78,50 @@ pub(crate) async fn a_worker_that_has_signed_since_is_not_buried(
 pub(crate) async fn a_task_that_kills_its_workers_fails_in_the_end(
     Stores { one, two, keep: _keep }: Stores,
 ) {
-    let id = submit(&one, NewTask { failures_max: 2, ..task("a") }).await;
-    for round in 1..=2 {
+    let id = submit(&one, NewTask { failures_max: 3, ..task("a") }).await;
+    let beside = submit(&one, NewTask { failures_max: 1, ..task("a") }).await;
+    let died = || Outcome::Died { reason: "it died".to_owned() };
+    // Both were in hand, one of them ran.
+    let worker = WorkerId::new();
+    let claimed = claim(&one, worker, 2).await;
+    bury(&two, worker).await;
+    let other = WorkerId::new();
+    let again = claim(&one, other, 2).await;
+    // Told when another attempt runs already: that one goes on, unless it is the last failure.
+    assert_eq!(settle(&two, settlement(&claimed[0], died(), T0 + 2)).await, Settled::Applied);
+    let shown = get(&one, id).await;
+    assert_eq!((shown.state, shown.failures, shown.attempt), (TaskState::Running, 1, 2));
+    assert_eq!(settle(&two, settlement(&again[0], died(), T0 + 2)).await, Settled::Applied);
+    let shown = get(&one, id).await;
+    assert_eq!((shown.state, shown.failures), (TaskState::Pending, 2));
+    assert_eq!(shown.run_at_ms, T0 + 2 + 2000, "after a pause");
+    let third = claim_at(&one, WorkerId::new(), 1, T0 + 10_000).await;
+    assert_eq!(settle(&two, settlement(&again[0], died(), T0 + 3)).await, Settled::Applied);
+    let shown = get(&one, id).await;
+    assert_eq!((shown.state, shown.failures, shown.attempt), (TaskState::Failed, 3, 3));
+    assert_eq!((shown.finished_at_ms, shown.error.as_deref()), (Some(T0 + 3), Some("it died")));
+    let late = settlement(&third[0], Outcome::Finished(result(b"1")), T0 + 4);
+    assert_eq!(settle(&one, late).await, Settled::Late);
+    assert_eq!(settle(&one, settlement(&third[0], died(), T0 + 4)).await, Settled::Late);
+    let early = settlement(&again[1], died(), T0);
+    let early = Settlement { attempt: Some(9), ..early };
+    assert_eq!(settle(&one, early).await, Settled::Late);
+    assert_eq!(get(&one, beside).await, again[1], "it has nothing to do with it");
+}
+
+pub(crate) async fn a_task_whose_workers_are_never_heard_of_again_is_given_up(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    let id = submit(&one, NewTask { failures_max: 1, ..task("a") }).await;
+    for attempt in 1..=ATTEMPTS_PER_FAILURE {
+        assert_eq!(get(&one, id).await.state, TaskState::Pending);
         let worker = WorkerId::new();
-        claim_at(&one, worker, 1, T0 + round * 100_000).await;
-        one.beat(worker, Vec::new(), T0).await.unwrap();
+        assert_eq!(claim(&one, worker, 1).await[0].attempt, attempt);
         assert_eq!(bury(&two, worker).await, 1);
     }
     let shown = get(&one, id).await;
-    assert_eq!((shown.state, shown.failures, shown.attempt), (TaskState::Failed, 2, 2));
-    assert_eq!(shown.finished_at_ms, Some(T0 + 100));
-    assert_eq!(claim_at(&one, WorkerId::new(), 1, T0 + 900_000).await, []);
+    assert_eq!((shown.state, shown.finished_at_ms), (TaskState::Failed, Some(T0 + 100)));
+    assert!(shown.error.unwrap().contains("not heard of"));
 }
 
 pub(crate) async fn a_buried_worker_gets_nothing(Stores { one, two, keep: _keep }: Stores) {

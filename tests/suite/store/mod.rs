@@ -82,6 +82,7 @@ macro_rules! conformance {
                 tasks_of_a_buried_worker_run_again_and_its_results_are_late,
                 a_worker_that_has_signed_since_is_not_buried,
                 a_task_that_kills_its_workers_fails_in_the_end,
+                a_task_whose_workers_are_never_heard_of_again_is_given_up,
                 a_buried_worker_gets_nothing,
                 a_worker_that_only_claimed_can_be_buried,
                 a_buried_dispatcher_gives_its_tasks_back,

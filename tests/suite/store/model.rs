@@ -200,7 +200,8 @@ impl Model {
         let owned: Vec<usize> =
             (0..self.0.len()).filter(|at| self.0[*at].owner == Some(worker)).collect();
         for at in &owned {
-            self.fail(*at, Some(self.0[*at].run_at_ms.min(now_ms)));
+            self.0[*at].run_at_ms = self.0[*at].run_at_ms.min(now_ms);
+            self.leave(*at, TaskState::Pending);
         }
         owned.len() as u64
     }

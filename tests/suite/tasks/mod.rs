@@ -61,6 +61,7 @@ struct Run {
 /// | `parent` | starts a process of its own and waits for it: an hour |
 /// | `hasty` | the same, and may take a second |
 /// | `suicide` | kills itself |
+/// | `assassin` | kills its worker |
 /// | `large` | prints the file `large` |
 fn rig() -> Rig {
     let mut rig = Rig::new();
@@ -78,6 +79,7 @@ fn rig() -> Rig {
                      mv child-$TASK_ATTEMPT.new child-$TASK_ATTEMPT; wait",
         ),
         ("suicide", "kill -9 $$"),
+        ("assassin", "kill -9 $PPID; sleep 1"),
         ("large", "cat large"),
     ];
     let exec = programs.map(|(kind, program)| format!("{kind}={BEGIN}; {program}"));

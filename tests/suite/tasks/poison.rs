@@ -4,8 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::{children, finished, rig, runs, submit, submit_one, task, wait_run, wait_state, work};
-use crate::harness::wait_for;
+use super::{
+    children, everywhere, finished, rig, runs, submit, submit_one, task, wait_run, wait_state, work,
+};
+use crate::harness::{Rig, wait_for};
 
 #[test]
 fn a_program_that_kills_itself_is_given_up_after_so_many_failures_and_the_worker_lives() {
@@ -20,6 +22,38 @@ fn a_program_that_kills_itself_is_given_up_after_so_many_failures_and_the_worker
     let next = submit_one(server.address(), "noted", "y");
     assert_eq!(finished(server.address(), &next), "y");
     assert_eq!(wait_run(&rig, &next, 1).worker, worker.id());
+    worker.stop();
+}
+
+everywhere! {
+    a_task_that_kills_its_worker_is_given_up_and_takes_none_of_its_neighbours_along,
+}
+
+fn a_task_that_kills_its_worker_is_given_up_and_takes_none_of_its_neighbours_along(rig: Rig) {
+    let server = rig.serve(&["server"]);
+    let noted = |number: usize| json!({"kind": "noted", "payload": number.to_string()});
+    let mut entries: Vec<_> = (0..20).map(noted).collect();
+    // Nobody else may fail at all.
+    entries.iter_mut().for_each(|entry| entry["failures_max"] = json!(1));
+    entries.insert(10, json!({"kind": "assassin", "failures_max": 3}));
+    let mut ids = submit(server.address(), &entries);
+    let assassin = ids.remove(10);
+    let mut worker = work(&rig);
+    let ended = |id: &String| task(server.address(), id)["finished_at"].is_string();
+    wait_for("all to have ended", || {
+        if !worker.is_alive() {
+            worker = work(&rig);
+        }
+        (ended(&assassin) && ids.iter().all(ended)).then_some(())
+    });
+    let shown = task(server.address(), &assassin);
+    assert_eq!((&shown["state"], &shown["failures"]), (&json!("failed"), &json!(3)), "{shown}");
+    assert!(shown["error"].as_str().unwrap().contains("died"), "{shown}");
+    for (number, id) in ids.iter().enumerate() {
+        assert_eq!(finished(server.address(), id), number.to_string());
+        assert_eq!(task(server.address(), id)["failures"], 0);
+    }
+    assert_eq!(runs(&rig).iter().filter(|run| run.id == assassin).count(), 3);
     worker.stop();
 }
 
