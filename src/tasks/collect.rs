@@ -252,7 +252,7 @@ impl Collector {
         let settlements: Vec<_> = all.iter().map(|one| one.settlement.clone()).collect();
         let settled = self.ask(|| self.store.settle(settlements.clone())).await?;
         for (one, settled) in all.into_iter().zip(settled) {
-            let Settlement { id, endpoint, .. } = &one.settlement;
+            let Settlement { id, endpoint, outcome, .. } = &one.settlement;
             match settled {
                 Settled::PartsMissing => {
                     incomplete.push(one);
@@ -260,6 +260,8 @@ impl Collector {
                 }
                 Settled::Applied => {}
                 Settled::Late => tracing::debug!(task = %id, "a result came late"),
+                // Somebody else's task, which the store does not know.
+                Settled::Unknown if matches!(outcome, Outcome::Died { .. }) => {}
                 Settled::Unknown => {
                     let reason = format!("the result of {id}, which is no task of its own");
                     self.tell_unclear(&[(endpoint.clone(), reason)]);
