@@ -4,4 +4,3 @@ pub mod calculations;
 mod errors;
 pub mod messages;
 pub mod tasks;
-pub mod telemetry;
