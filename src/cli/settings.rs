@@ -80,7 +80,7 @@ pub(super) struct Port {
 /// Where the server listens.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServerPort {
-    /// Port of the server to listen on; 0 takes a free one and prints it.
+    /// Port to listen on; 0 takes a free one and prints it.
     #[arg(long, env, value_name = "PORT", default_value_t = 8080)]
     port: u16,
 }
@@ -158,9 +158,9 @@ pub(super) struct ServerSettings {
     #[command(flatten)]
     pub(super) common: CommonSettings,
     #[command(flatten)]
-    pub(super) http: HttpSettings,
-    #[command(flatten)]
     pub(super) port: ServerPort,
+    #[command(flatten)]
+    pub(super) http: HttpSettings,
     #[command(flatten)]
     pub(super) tasks: TaskServerSettings,
 }
@@ -197,9 +197,9 @@ pub(super) struct UpSettings {
     #[command(flatten)]
     pub(super) common: CommonSettings,
     #[command(flatten)]
-    pub(super) http: HttpSettings,
-    #[command(flatten)]
     pub(super) port: ServerPort,
+    #[command(flatten)]
+    pub(super) http: HttpSettings,
     #[command(flatten)]
     pub(super) tasks: TaskServerSettings,
     #[command(flatten)]

@@ -9,13 +9,13 @@ use super::{
 use crate::harness::{Rig, wait_for};
 
 everywhere! {
-    what_a_killed_worker_ran_is_run_again_by_another_and_counts_as_a_failure,
+    what_a_killed_worker_ran_is_run_again_by_another_and_the_next_one_tells_of_it,
     a_worker_that_stood_still_changes_nothing_by_its_late_result,
     what_a_worker_ran_when_it_was_told_to_stop_is_given_back_and_counts_as_no_failure,
     a_short_program_may_end_when_its_worker_is_told_to_stop,
 }
 
-fn what_a_killed_worker_ran_is_run_again_by_another_and_counts_as_a_failure(rig: Rig) {
+fn what_a_killed_worker_ran_is_run_again_by_another_and_the_next_one_tells_of_it(rig: Rig) {
     let server = rig.serve(&["server"]);
     let mut workers = vec![work(&rig), work(&rig)];
     let id = submit_one(server.address(), "gated", "x");
@@ -26,6 +26,10 @@ fn what_a_killed_worker_ran_is_run_again_by_another_and_counts_as_a_failure(rig:
     workers.remove(place).kill();
     let second = wait_run(&rig, &id, 2);
     assert_eq!(second.worker, workers[0].id());
+    assert_eq!(task(server.address(), &id)["failures"], 0);
+    // The next process of the machine knows what the dead one ran.
+    workers.push(work(&rig));
+    wait_for("the failure", || (task(server.address(), &id)["failures"] == 1).then_some(()));
     // What the dead one had begun may end now, and nobody listens.
     open_gate(&rig, 1);
     open_gate(&rig, 2);
