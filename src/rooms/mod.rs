@@ -4,3 +4,4 @@ pub mod calculations;
 mod errors;
 pub mod messages;
 pub mod tasks;
+pub mod telemetry;

@@ -105,11 +105,14 @@ fn within(source: &Source, [station, backend]: [&str; 2]) -> bool {
     source.path.strip_prefix(&home).is_some_and(|rest| rest.starts_with(['/', '.']))
 }
 
+/// The one edge between rooms: schedules order captures, and know their orders and ships.
+const EDGE: (&str, &str) = ("schedules", "telemetry");
+
 /// The room that a file of another room names.
 fn other_room<'a>(source: &Source, child: Option<&'a str>) -> Option<&'a str> {
     let below = source.path.strip_prefix("src/rooms/")?;
     let own = below.split_once('/').map_or(below.trim_end_matches(".rs"), |(room, _)| room);
-    child.filter(|child| own != "mod" && *child != own)
+    child.filter(|child| own != "mod" && *child != own && (own, *child) != EDGE)
 }
 
 #[cfg(test)]
@@ -145,6 +148,8 @@ mod tests {
         assert_eq!(lines(path, "use crate::{batch::name, store, web};\nuse super::entry;"), [0; 0]);
         assert_eq!(lines(path, "use crate::rooms::messages::entry;"), [0; 0]);
         assert_eq!(lines(path, "\nuse crate::rooms::schedules::X;"), [2]);
+        assert_eq!(lines("src/rooms/telemetry/x.rs", "use crate::rooms::schedules::X;"), [1]);
+        assert_eq!(lines("src/rooms/schedules/x.rs", "use crate::rooms::telemetry::X;"), [0; 0]);
         assert_eq!(lines(path, "use super::super::schedules::X;"), [1]);
         assert_eq!(lines(path, "use crate::cli::settings::X;"), [1]);
     }
