@@ -18,6 +18,7 @@ use super::entry::{self, Defaults};
 use super::fleet::{Fleet, StartError};
 use super::target::{NoTarget, Rules};
 use super::view::{Active, Started, Stopped, View};
+use super::wire::OpenError;
 use crate::web::{Auth, BodyReader, HttpError, Room, Scope, Shape, described, json, refuse_coded};
 
 /// When a client that found no stream left may come again, in seconds.
@@ -78,10 +79,14 @@ impl From<StartError> for HttpError {
             StartError::Stopping => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(RETRY_SECONDS)
             }
-            StartError::NoWay(_, cause) => Self::new(StatusCode::BAD_REQUEST, text).internal(cause),
-            StartError::NoThread(cause) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
-                .internal(cause)
-                .retry_after(RETRY_SECONDS),
+            StartError::Wire(OpenError::NoWay(_, cause)) => {
+                Self::new(StatusCode::BAD_REQUEST, text).internal(cause)
+            }
+            StartError::Wire(OpenError::NoSocket(cause)) | StartError::NoThread(cause) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+                    .internal(cause)
+                    .retry_after(RETRY_SECONDS)
+            }
         }
     }
 }

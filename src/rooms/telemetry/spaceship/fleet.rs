@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::metrics::StreamMetrics;
 use super::stream::{Reason, Stream, Wish};
-use super::wire::Wire;
+use super::wire::{OpenError, Wire};
 use crate::clock::Clock;
 use crate::service::held;
 
@@ -28,9 +28,9 @@ pub enum StartError {
     /// No stream begins any more.
     #[error("the spaceship is stopping")]
     Stopping,
-    /// The kernel finds no way to the target.
-    #[error("there is no way to {0}")]
-    NoWay(SocketAddr, #[source] io::Error),
+    /// There is no socket that reaches the target.
+    #[error(transparent)]
+    Wire(#[from] OpenError),
     /// There is no thread left.
     #[error("no stream can begin now")]
     NoThread(#[source] io::Error),
@@ -64,7 +64,7 @@ impl Fleet {
     /// # Errors
     /// None began.
     pub fn start(&self, wish: Wish, target: SocketAddr) -> Result<Arc<Stream>, StartError> {
-        let wire = Wire::open(target).map_err(|error| StartError::NoWay(target, error))?;
+        let wire = Wire::open(target)?;
         let mut streams = held(&self.streams);
         if streams.is_closed {
             return Err(StartError::Stopping);
@@ -124,15 +124,17 @@ impl Streams {
 
 /// Forgets those that ended long ago, and the first of too many.
 fn forget(known: &mut BTreeMap<Uuid, Arc<Stream>>, now: Instant) {
+    let is_old = |when| now.saturating_duration_since(when) >= REMEMBERED;
+    known.retain(|_, stream| stream.end().is_none_or(|end| !is_old(end.when)));
+    if known.len() <= REMEMBERED_MAX {
+        return;
+    }
     let ended = known.values().filter_map(|stream| Some((stream.end()?.when, stream.key)));
     let mut ended: Vec<(Instant, Uuid)> = ended.collect();
     ended.sort_unstable();
     let too_many = ended.len().saturating_sub(REMEMBERED_MAX);
-    let is_old = |when: Instant| now.saturating_duration_since(when) >= REMEMBERED;
-    for (place, (when, key)) in ended.into_iter().enumerate() {
-        if place < too_many || is_old(when) {
-            known.remove(&key);
-        }
+    for (_, key) in ended.iter().take(too_many) {
+        known.remove(key);
     }
 }
 
@@ -256,7 +258,7 @@ mod tests {
     fn no_way_to_a_target_is_no_stream() {
         let port = Port::new(1);
         let refused = port.fleet.start(wish(None), "255.255.255.255:9999".parse().unwrap());
-        assert!(matches!(refused, Err(StartError::NoWay(..))), "{refused:?}");
+        assert!(matches!(refused, Err(StartError::Wire(OpenError::NoWay(..)))), "{refused:?}");
         assert!(port.fleet.active().is_empty());
     }
 }

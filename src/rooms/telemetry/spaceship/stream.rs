@@ -164,7 +164,11 @@ impl Stream {
         let thread = std::thread::Builder::new().name("stream".to_owned());
         // Held until the handle is there, for whoever stops it at once.
         let mut handle = held(&stream.thread);
-        *handle = Some(thread.spawn(move || sender.run())?);
+        metrics.active.inc();
+        let spawned = thread.spawn(move || sender.run()).inspect_err(|_| {
+            metrics.active.dec();
+        });
+        *handle = Some(spawned?);
         drop(handle);
         Ok(stream)
     }
@@ -286,7 +290,6 @@ impl Sender {
         let wish = &stream.wish;
         let (key, ship, rate) = (stream.key, wish.ship_name.as_str(), wish.rate);
         tracing::info!(%key, ship, source = %stream.source, rate, "a stream begins");
-        self.metrics.active.inc();
         let reason = self.send_all();
         self.metrics.active.dec();
         // The port is free before anybody hears of the end.

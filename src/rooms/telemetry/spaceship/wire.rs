@@ -14,6 +14,17 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 /// How long the kernel may hold up who sends; then it is asked again.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// Why there is no wire.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The process has as many sockets as it may have.
+    #[error("there is no socket left")]
+    NoSocket(#[source] io::Error),
+    /// The kernel finds no way.
+    #[error("there is no way to {0}")]
+    NoWay(SocketAddr, #[source] io::Error),
+}
+
 /// What became of datagrams.
 #[derive(Debug)]
 pub enum Sent {
@@ -40,14 +51,14 @@ impl Wire {
     ///
     /// # Errors
     /// There is no socket left, or no way to the target.
-    pub fn open(target: SocketAddr) -> io::Result<Self> {
+    pub fn open(target: SocketAddr) -> Result<Self, OpenError> {
         let any: SocketAddr = match target {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(target)?;
-        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+        let socket = UdpSocket::bind(any).map_err(OpenError::NoSocket)?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT)).map_err(OpenError::NoSocket)?;
+        socket.connect(target).map_err(|error| OpenError::NoWay(target, error))?;
         Ok(Self { socket, segment_bytes: Some(0) })
     }
 
