@@ -45,7 +45,11 @@ pub(super) struct Service {
 }
 
 impl<'a> Front<'a> {
-    pub(super) fn new(http: &'a HttpSettings, checked: CheckedHttp, process: &Process) -> Self {
+    pub(super) fn new<S>(
+        http: &'a HttpSettings,
+        checked: CheckedHttp,
+        process: &Process<S>,
+    ) -> Self {
         let CheckedHttp { tokens, tls, cors } = checked;
         let auth = match tokens {
             Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
@@ -79,7 +83,12 @@ impl<'a> Front<'a> {
     }
 
     /// Serves until the process stops.
-    pub(super) async fn serve(&self, entrance: Entrance, process: &Process, service: Service) {
+    pub(super) async fn serve<S>(
+        &self,
+        entrance: Entrance,
+        process: &Process<S>,
+        service: Service,
+    ) {
         let Entrance { listener, address } = entrance;
         let Service { title, rooms, registry, http_metrics, readiness } = service;
         let parts = AppParts {

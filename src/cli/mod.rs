@@ -27,6 +27,8 @@ mod server;
 mod settings;
 mod settings_file;
 mod signals;
+mod spaceship;
+mod spaceship_settings;
 mod tap;
 mod task_rooms;
 mod task_settings;
@@ -72,6 +74,9 @@ enum Command {
     /// Runs server and message-consumer in one process: the quickest start.
     #[command(after_help = up::EXAMPLES)]
     Up(settings::UpSettings),
+    /// Streams telemetry over UDP to whoever asks for it.
+    #[command(after_help = spaceship::EXAMPLES)]
+    Spaceship(settings::SpaceshipCommand),
     /// Stores entries from stdin, one JSON object per line.
     #[command(after_help = publish::EXAMPLES)]
     Publish(publish::PublishCommand),
@@ -137,6 +142,7 @@ pub fn main() -> std::process::ExitCode {
         Command::MessageConsumer(settings) => message_consumer::run(settings),
         Command::TaskWorker(settings) => task_worker::run(settings),
         Command::Up(settings) => up::run(settings),
+        Command::Spaceship(command) => spaceship::run(&command),
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),
         Command::History(command) => history::run(&command),

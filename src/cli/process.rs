@@ -9,15 +9,15 @@ use anyhow::{Context, anyhow};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Failure, OrExit};
-use super::settings::{ProcessSettings, StateSettings};
+use super::settings::{LogSettings, ProcessSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::service::{Lifecycle, program};
 use crate::state::{OpenError, State, holds_state};
 
-/// What every part is given.
+/// What every part is given; without a state (`()`), what a part that keeps nothing is given.
 #[derive(Clone)]
-pub(super) struct Process {
-    pub(super) state: State,
+pub(super) struct Process<S = State> {
+    pub(super) state: S,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) life: Lifecycle,
     /// The deadline of a stop.
@@ -35,18 +35,58 @@ where
     F: FnOnce(Process) -> R,
     R: Future<Output = Result<(), Failure>>,
 {
+    let open = |life: &Lifecycle| {
+        let state = open_state(state, life)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
+            state_dir = %state.dir().display(), "{name} starts"
+        );
+        Ok(state)
+    };
+    run_on(open, &state.log, process, parts)?;
+    tracing::info!("{name} has ended: everything taken is stored");
+    Ok(Exit::Done)
+}
+
+/// The same for what keeps nothing.
+pub(super) fn run_without_state<F, R>(
+    name: &'static str,
+    log: &LogSettings,
+    process: &ProcessSettings,
+    parts: F,
+) -> Result<Exit, Failure>
+where
+    F: FnOnce(Process<()>) -> R,
+    R: Future<Output = Result<(), Failure>>,
+{
+    let open = |_: &Lifecycle| {
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        tracing::info!(version, pid, "{name} starts");
+        Ok(())
+    };
+    run_on(open, log, process, parts)?;
+    tracing::info!("{name} has ended");
+    Ok(Exit::Done)
+}
+
+fn run_on<S, F, R>(
+    open: impl FnOnce(&Lifecycle) -> Result<S, Failure>,
+    log: &LogSettings,
+    process: &ProcessSettings,
+    parts: F,
+) -> Result<(), Failure>
+where
+    F: FnOnce(Process<S>) -> R,
+    R: Future<Output = Result<(), Failure>>,
+{
     let runtime = network_runtime(network_threads())?;
     let life = Lifecycle::new();
     let shutdown = Duration::from_secs(process.shutdown_seconds);
     // First of all: from here on a signal is a request to stop and not a death.
     runtime.block_on(async { watch_signals(&life, shutdown) })?;
-    super::logging::start(&state.log)?;
+    super::logging::start(log)?;
     raise_descriptor_limit();
-    let state = open_state(state, &life)?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), pid = std::process::id(),
-        state_dir = %state.dir().display(), "{name} starts"
-    );
+    let state = open(&life)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let process = Process { state, clock, life: life.clone(), shutdown };
     let outcome = runtime.block_on(parts(process));
@@ -54,16 +94,10 @@ where
     // Whatever still holds the state environment ends with the runtime; then it is closed.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome?;
-    match life.failure() {
-        Some(failure) => {
-            let exit = if failure.is_settings { Exit::Config } else { Exit::Io };
-            Err(Failure::new(exit, anyhow!(failure.reason)))
-        }
-        None => {
-            tracing::info!("{name} has ended: everything taken is stored");
-            Ok(Exit::Done)
-        }
-    }
+    life.failure().map_or(Ok(()), |failure| {
+        let exit = if failure.is_settings { Exit::Config } else { Exit::Io };
+        Err(Failure::new(exit, anyhow!(failure.reason)))
+    })
 }
 
 /// When one part of a process ends, so do the others.

@@ -36,12 +36,11 @@ pub(super) fn router(readiness: Arc<dyn Readiness>, life: Lifecycle) -> Router {
         let (readiness, life, turn) = (Arc::clone(&readiness), life.clone(), Arc::clone(&turn));
         async move { readyz(readiness, &life, turn).await }
     };
+    let is_up = || async { fixed(r#"{"message":"Service is up and running."}"#) };
     Router::new()
         .route("/health", get(|| async { fixed(r#"{"status":"ok"}"#) }))
-        .route(
-            "/healthcheck/",
-            get(|| async { fixed(r#"{"message":"Service is up and running."}"#) }),
-        )
+        .route("/healthcheck", get(is_up))
+        .route("/healthcheck/", get(is_up))
         .route("/livez", get(|| async { fixed(r#"{"live":true}"#) }))
         .route("/readyz", get(ready))
 }
@@ -138,9 +137,11 @@ mod tests {
         assert_eq!((status, body.contains("stopping")), (503, true));
         assert_eq!(get_text(&router, "/livez").await.0, 200);
         assert_eq!(get_text(&router, "/health").await, (200, r#"{"status":"ok"}"#.to_owned()));
-        assert_eq!(
-            get_text(&router, "/healthcheck/").await,
-            (200, r#"{"message":"Service is up and running."}"#.to_owned())
-        );
+        for path in ["/healthcheck", "/healthcheck/"] {
+            assert_eq!(
+                get_text(&router, path).await,
+                (200, r#"{"message":"Service is up and running."}"#.to_owned())
+            );
+        }
     }
 }

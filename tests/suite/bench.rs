@@ -355,6 +355,11 @@ fn the_limits_of_the_parts_are_measured_without_a_server() {
         );
         assert!(limit["requests_per_second"].as_f64() > Some(0.0), "{found}");
     }
+    for (limit, segmented) in found["datagrams"].as_array().unwrap().iter().zip([true, false]) {
+        assert_eq!(limit["segmented"], segmented);
+        assert!(limit["received_per_second"].as_f64() > Some(0.0), "{found}");
+        assert!(limit["sent_per_second"].as_f64() >= limit["received_per_second"].as_f64());
+    }
     assert!(found["rabbitmq"].is_null(), "{found}");
     assert_eq!(fs::read_dir(rig.dir.path()).unwrap().count(), 0, "it leaves files behind");
 }

@@ -11,12 +11,13 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["server"],
     &["message-consumer"],
     &["task-worker"],
     &["up"],
+    &["spaceship"],
     &["publish"],
     &["verify"],
     &["history"],

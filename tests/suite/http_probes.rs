@@ -137,7 +137,7 @@ fn nothing_is_served_that_is_not_described() {
     let server = rig.serve(&["up"]);
     let files =
         ["/", "/index.html", "/favicon.ico", "/static/", "/state/data.mdb", "/output/", "/../etc"];
-    for path in files.into_iter().chain(["/docs", "/admin", "/debug", "/healthz", "/healthcheck"]) {
+    for path in files.into_iter().chain(["/docs", "/admin", "/debug", "/healthz"]) {
         let answer = request(server.address(), "GET", path, &[], b"");
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));

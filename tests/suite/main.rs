@@ -30,6 +30,7 @@ mod rabbitmq;
 mod readme;
 mod sim_disk;
 mod sim_tree;
+mod spaceship;
 mod state_refused;
 mod static_binary;
 mod store;

@@ -3,8 +3,8 @@
 //!
 //! Files: one thread that does with the standard load what no exactly-once landing of messages can
 //! do without: parse and check it, bring it into order by shard, write and sync it. HTTP: a bare
-//! server on the same client's load. Each alone, so neither includes the other. RabbitMQ, if there
-//! is one: [`super::limit_rabbitmq`].
+//! server on the same client's load. Each alone, so neither includes the other. Datagrams:
+//! [`super::limit_datagrams`]. RabbitMQ, if there is one: [`super::limit_rabbitmq`].
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -20,6 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::latency::Percentiles;
+use super::limit_datagrams::{self, DatagramLimit};
 use super::limit_rabbitmq::{self, RabbitmqLimits};
 use super::load::{self, Plan};
 use super::marks::{ENTRY_BYTES_MIN, Marks};
@@ -77,6 +78,7 @@ pub(super) struct LimitCommand {
 struct Limits {
     files: FileLimits,
     bare_http: Vec<HttpLimit>,
+    datagrams: Vec<DatagramLimit>,
     /// `null` without RABBITMQ_URL.
     rabbitmq: Option<RabbitmqLimits>,
 }
@@ -124,9 +126,10 @@ pub(super) fn run(command: &LimitCommand) -> Result<Exit, Failure> {
     for (entries, connections) in HTTP_LOADS {
         bare_http.push(measure_http(entries, connections, duration, &life)?);
     }
+    let datagrams = limit_datagrams::measure(duration, &life)?;
     let measure = |broker: Broker| limit_rabbitmq::measure(&broker.address, duration, &life);
     let rabbitmq = broker.map(measure).transpose()?;
-    let limits = Limits { files, bare_http, rabbitmq };
+    let limits = Limits { files, bare_http, datagrams, rabbitmq };
     let mut out = std::io::stdout().lock();
     let printed = match command.output {
         Output::Json => print_json(&mut out, &limits),
@@ -349,6 +352,10 @@ impl Limits {
             let name = format!("  its client, {requests_per_second:.0} requests/s");
             let cpu = known(limit.client_cpu_seconds_per_million).unwrap_or_default();
             writeln!(out, "{name:<53} {cpu:>18}")?;
+        }
+        writeln!(out, "{:<38} {:>14} {:>18}", "one stream", "datagrams/s", "CPU s per million")?;
+        for limit in &self.datagrams {
+            limit.print(out)?;
         }
         self.rabbitmq.as_ref().map_or(Ok(()), |rabbitmq| rabbitmq.print(out))
     }

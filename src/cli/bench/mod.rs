@@ -24,6 +24,7 @@ mod files;
 mod http;
 mod latency;
 mod limit;
+mod limit_datagrams;
 mod limit_rabbitmq;
 mod load;
 mod marks;

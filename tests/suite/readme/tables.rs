@@ -5,11 +5,12 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 24] = [
+pub(super) const ALL: [&str; 25] = [
     "server",
     "message-consumer",
     "task-worker",
     "up",
+    "spaceship",
     "publish",
     "verify",
     "history",
@@ -112,6 +113,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "calculate",
         "bench",
         "doctor",
+        "spaceship",
     ];
     let mut settings: Vec<(Opt, Vec<&str>)> = Vec::new();
     for command in order {
@@ -128,11 +130,16 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
     }
     let row = |(option, commands): (Opt, Vec<&str>)| {
         let listed: Vec<_> = ALL.into_iter().filter(|command| commands.contains(command)).collect();
+        let without: Vec<_> = order.into_iter().filter(|name| !listed.contains(name)).collect();
         vec![
             code(&option.variable.unwrap()),
             code(&option.flag),
             option.default.map(|default| code(&default)).unwrap_or_default(),
-            if listed.len() == order.len() { "all".to_owned() } else { listed.join(", ") },
+            match without.as_slice() {
+                [] => "all".to_owned(),
+                ["spaceship"] => "all but spaceship".to_owned(),
+                _ => listed.join(", "),
+            },
             option.meaning,
         ]
     };
