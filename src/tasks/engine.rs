@@ -208,7 +208,7 @@ impl Shared {
         let key = (job.id, job.attempt);
         let result_path = self.spool.result_path(job.id, job.attempt);
         let handler = self.handlers.get(&job.kind);
-        let timeout = handler.map_or(Duration::MAX, |handler| handler.timeout());
+        let timeout = handler.map_or(Duration::MAX, |handler| handler.timeout(job));
         let run = Run::new(&result_path, timeout);
         if !self.hand.begin(key, run.clone(), self.clock.monotonic()) {
             return None;
@@ -416,7 +416,7 @@ mod tests {
             Ended::Stopped
         }
 
-        fn timeout(&self) -> Duration {
+        fn timeout(&self, _job: &Job) -> Duration {
             self.1
         }
     }
@@ -429,7 +429,7 @@ mod tests {
             panic!("on purpose")
         }
 
-        fn timeout(&self) -> Duration {
+        fn timeout(&self, _job: &Job) -> Duration {
             Duration::from_secs(60)
         }
     }
