@@ -18,7 +18,7 @@ use crate::broker::Publish;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::pipes::RabbitWorkerPipes;
 use crate::rooms::telemetry::capture::outbox::Budget;
-use crate::rooms::telemetry::capture::work::{Capturer, Tries};
+use crate::rooms::telemetry::capture::work::{Capturer, PAUSES};
 use crate::rooms::telemetry::order;
 use crate::task::Name;
 use crate::tasks::direct::DirectSupply;
@@ -77,7 +77,7 @@ async fn capture(
     tracing::info!(captures_max, %spaceship, "running captures");
     let capturer = Capturer {
         spaceship,
-        tries: Tries::default(),
+        pauses: PAUSES.to_vec(),
         socket,
         publisher,
         shards,

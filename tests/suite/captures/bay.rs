@@ -16,7 +16,7 @@ use async_data_processor::message::{ShardKey, Topic};
 use async_data_processor::rooms::telemetry::capture::outbox::Budget;
 use async_data_processor::rooms::telemetry::capture::ship::Spaceship;
 use async_data_processor::rooms::telemetry::capture::socket::SocketSettings;
-use async_data_processor::rooms::telemetry::capture::work::{Capturer, Tries};
+use async_data_processor::rooms::telemetry::capture::work::{Capturer, PAUSES};
 use async_data_processor::rooms::telemetry::datagram;
 use async_data_processor::rooms::telemetry::order::{KIND, Order};
 use async_data_processor::rooms::telemetry::ship::ShipName;
@@ -115,10 +115,9 @@ impl Bay {
             .build()
             .unwrap();
         let spaceship = Spaceship::new(&format!("http://{spaceship}"), None, None).unwrap();
-        let millisecond = Duration::from_millis(1);
         let capturer = Capturer {
             spaceship: Arc::new(spaceship),
-            tries: Tries { tries_max: 5, pause: millisecond, pause_max: millisecond },
+            pauses: vec![Duration::from_millis(1); PAUSES.len()],
             socket: SocketSettings {
                 host: "127.0.0.1".parse().unwrap(),
                 ports: None,

@@ -44,31 +44,21 @@ const LOOK_SOON: Duration = Duration::from_millis(10);
 /// How long nothing must have come of a stream that has ended, so that nothing more comes.
 const SILENCE: Duration = Duration::from_millis(250);
 
-/// How often it is tried to begin a stream, and with which pauses.
-#[derive(Debug, Clone, Copy)]
-pub struct Tries {
-    /// How often, in all.
-    pub tries_max: u32,
-    /// The first pause; each is twice as long as the one before.
-    pub pause: Duration,
-    /// The longest pause.
-    pub pause_max: Duration,
-}
-
-impl Default for Tries {
-    /// As R2's ingestors do it.
-    fn default() -> Self {
-        Self { tries_max: 5, pause: Duration::from_secs(4), pause_max: Duration::from_secs(10) }
-    }
-}
+/// The pauses between the five tries to begin a stream, as R2's ingestors have them.
+pub const PAUSES: [Duration; 4] = [
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(10),
+    Duration::from_secs(10),
+];
 
 /// Runs captures.
 #[derive(Clone)]
 pub struct Capturer {
     /// Whose streams are captured.
     pub spaceship: Arc<Spaceship>,
-    /// How it is asked for them.
-    pub tries: Tries,
+    /// The pauses before it is asked again.
+    pub pauses: Vec<Duration>,
     /// Where captures listen.
     pub socket: SocketSettings,
     /// Where lines go.
@@ -96,7 +86,11 @@ impl Handler for Capturer {
         };
         let window = self.window(&order);
         if window.is_zero() {
-            return Ended::Missed { reason: "its window was over before it began".to_owned() };
+            let reason = match job.attempt {
+                ..=1 => "its window was over before it began",
+                _ => "its window was over before it began again; what was stored stays",
+            };
+            return Ended::Missed { reason: reason.to_owned() };
         }
         let socket = match Socket::bind(&self.socket) {
             Ok(socket) => socket,
@@ -248,25 +242,29 @@ impl<'a> Capture<'a> {
     }
 
     async fn try_to_begin(&self, left: Duration) -> Result<Stream, NoStream> {
-        let Capturer { spaceship, tries, .. } = self.capturer;
-        let until = tokio::time::Instant::now() + left;
-        let (mut tried, mut pause) = (1, tries.pause);
+        let Capturer { spaceship, pauses, .. } = self.capturer;
+        let (until, mut pauses) = (tokio::time::Instant::now() + left, pauses.iter());
+        let mut tried = 0;
         loop {
+            tried += 1;
             let error = match spaceship.begin(self.intake.address(), self.ship).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            let is_over = tokio::time::Instant::now() + pause >= until;
-            if is_over || tried >= tries.tries_max || error.is_final() {
-                let is_final = is_over || error.is_final();
-                return Err(NoStream::Refused {
-                    reason: refusal(spaceship, &error, tried),
-                    is_final,
-                });
+            let is_final = error.is_final();
+            let pause = pauses.next().copied().filter(|_| !is_final);
+            let again = pause.map(|pause| tokio::time::Instant::now() + pause);
+            match again {
+                Some(again) if again < until => {
+                    tracing::warn!(%spaceship, %error, tried, "no stream yet; trying again");
+                    tokio::time::sleep_until(again).await;
+                }
+                again => {
+                    let is_over = again.is_some();
+                    let reason = refusal(spaceship, &error, tried, is_over);
+                    return Err(NoStream::Refused { reason, is_final: is_final || is_over });
+                }
             }
-            tracing::warn!(%spaceship, %error, tried, "no stream yet; trying again");
-            tokio::time::sleep(pause).await;
-            (tried, pause) = (tried + 1, (pause * 2).min(tries.pause_max));
         }
     }
 
@@ -326,10 +324,11 @@ impl<'a> Capture<'a> {
     }
 }
 
-fn refusal(spaceship: &Spaceship, error: &ShipError, tried: u32) -> String {
-    let times = if tried == 1 { "once" } else { "times" };
-    let number = if tried == 1 { String::new() } else { format!("{tried} ") };
-    format!("the spaceship at {spaceship} begins no stream, asked {number}{times}: {error}")
+/// Why there is no stream; `is_over`: and none would begin within the window.
+fn refusal(spaceship: &Spaceship, error: &ShipError, tried: u32, is_over: bool) -> String {
+    let times = if tried == 1 { "once".to_owned() } else { format!("{tried} times") };
+    let over = if is_over { "; before it could be asked again its window was over" } else { "" };
+    format!("the spaceship at {spaceship} begins no stream, asked {times}: {error}{over}")
 }
 
 /// How much of the window is over.
