@@ -244,9 +244,11 @@ impl Shared {
             sender: Mutex::default(),
         });
         let (sending, shared) = (Arc::clone(&stream), Arc::clone(self));
-        let sender = std::thread::spawn(move || (shared.script)(&sending));
-        *stream.sender.lock().unwrap() = Some(sender);
+        // It is known before it sends anything.
+        let mut sender = stream.sender.lock().unwrap();
         self.streams.lock().unwrap().push(Arc::clone(&stream));
+        *sender = Some(std::thread::spawn(move || (shared.script)(&sending)));
+        drop(sender);
         match self.is_r2 {
             true => json!({"message": "Communication started", "event_key": stream.key}),
             false => json!({
