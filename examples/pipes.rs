@@ -171,7 +171,7 @@ impl Pipes {
         let life = Lifecycle::new();
         let endpoint = Some(name.clone());
         let worker = RabbitWorkerPipes::with_window(address, endpoint, Some(WINDOW), &life);
-        Self { name: name.clone(), server: RabbitServerPipes::start(address, &life), worker }
+        Self { name: name.clone(), server: RabbitServerPipes::start(address, &[], &life), worker }
     }
 
     fn task(&self, payload: &[u8]) -> TaskMessage {

@@ -37,15 +37,18 @@ impl fmt::Display for ShardId {
 pub enum Topic {
     /// The entries of `POST /message`.
     Messages,
+    /// What captures receive of ships.
+    Telemetry,
 }
 
 impl Topic {
     /// Every topic there is.
-    pub const ALL: [Self; 1] = [Self::Messages];
+    pub const ALL: [Self; 2] = [Self::Messages, Self::Telemetry];
 
     const fn code(self) -> u8 {
         match self {
             Self::Messages => 1,
+            Self::Telemetry => 2,
         }
     }
 
@@ -54,6 +57,7 @@ impl Topic {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Messages => "messages",
+            Self::Telemetry => "telemetry",
         }
     }
 }

@@ -229,8 +229,8 @@ pub trait ServerPipes: Send + Sync + fmt::Debug {
     /// Sends tasks; what became of each, in their order.
     fn send(&self, tasks: Vec<TaskMessage>) -> BoxFuture<'_, Vec<Result<(), PipeError>>>;
 
-    /// How many tasks wait in a queue, without those in a worker's hands; `None` if it is somebody
-    /// else's queue, where what waits elsewhere is not known.
+    /// How many tasks wait for an endpoint, or for any worker, without those in a worker's hands;
+    /// `None` if it is somebody else's queue, where what waits elsewhere is not known.
     fn waiting(&self, endpoint: Option<Name>) -> BoxFuture<'_, Result<Option<u32>, PipeError>>;
 
     /// Waits for what workers say, and takes some; at least one, and not more than `said_max`.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 
+use super::capturing::{Capturing, capture_from};
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process, then_stop};
 use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
-use super::task_worker::work_from;
+use super::task_worker::{with_source, work};
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
 use crate::broker::Feed;
@@ -25,15 +26,24 @@ Examples:
   async-data-processor message-consumer --exec 'jq -c .value'                # through a program";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
-    let ConsumerCommand { common, batch, worker } = settings;
-    let checked = both(both(batch.check(), worker.check()), common.servers());
-    let (((), worker), servers) = checked.map_err(Failure::of_settings)?;
+    let ConsumerCommand { common, batch, worker, capture } = settings;
+    let work_and_capture = both(worker.check(), capture.check());
+    let checked = both(both(batch.check(), work_and_capture), common.servers());
+    let (((), (worker, capture)), servers) = checked.map_err(Failure::of_settings)?;
     worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("message-consumer", &common.state, &common.process, async |process| {
         let life = process.life.clone();
-        let working = then_stop(&life, work_from(process.clone(), worker, &servers));
+        let tasks = with_source(&process, &servers, async |source| {
+            let (settings, broker) = (&capture, servers.broker.clone());
+            let capturing = Capturing { settings, source, common: &common, broker };
+            let working = then_stop(&life, work(process.clone(), worker, source));
+            let capturing = then_stop(&life, capture_from(process.clone(), capturing));
+            let (worked, captured) = tokio::join!(working, capturing);
+            worked.and(captured)
+        });
+        let working = then_stop(&life, tasks);
         let broker = servers.broker.clone();
-        let consuming = then_stop(&life, consume(process, &common, &batch, broker));
+        let consuming = then_stop(&life, consume(process.clone(), &common, &batch, broker));
         let (worked, consumed) = tokio::join!(working, consuming);
         consumed.and(worked)
     })

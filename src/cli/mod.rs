@@ -9,6 +9,8 @@ mod bench;
 mod broker_metrics;
 mod calculate;
 mod calculate_child;
+mod capture_settings;
+mod capturing;
 mod config;
 mod database_settings;
 mod dead;

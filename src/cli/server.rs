@@ -109,13 +109,16 @@ fn publisher(
     Ok((Arc::new(rabbit.clone()), Some(rabbit)))
 }
 
-fn embedded_publisher(process: &Process, keys: KeyRetention) -> Result<EmbeddedBroker, Failure> {
+pub(super) fn embedded_publisher(
+    process: &Process,
+    keys: KeyRetention,
+) -> Result<EmbeddedBroker, Failure> {
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let publisher = EmbeddedBroker::new(state, clock, keys);
     publisher.context("wake-up sockets").or_exit(Exit::CannotCreate)
 }
 
-fn rabbit_publisher(
+pub(super) fn rabbit_publisher(
     process: &Process,
     keys: KeyRetention,
     Broker { address, topology }: Broker,

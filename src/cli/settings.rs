@@ -15,6 +15,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use ipnet::IpNet;
 
 pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
+pub(super) use super::capture_settings::{CaptureSettings, CheckedCapture};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
@@ -190,6 +191,8 @@ pub(super) struct ConsumerCommand {
     pub(super) batch: BatchSettings,
     #[command(flatten)]
     pub(super) worker: WorkerSettings,
+    #[command(flatten)]
+    pub(super) capture: CaptureSettings,
 }
 
 /// `up`.

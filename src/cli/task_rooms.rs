@@ -18,6 +18,7 @@ use crate::rooms::calculations::hub::{Hub, HubSettings};
 use crate::rooms::calculations::order;
 use crate::rooms::tasks::api::{self as tasks, Tasks};
 use crate::rooms::tasks::metrics::TaskMetrics;
+use crate::rooms::telemetry::order as capture_order;
 use crate::store::Store;
 use crate::task::Name;
 use crate::tasks::collect::Collector;
@@ -94,7 +95,8 @@ impl<'a> TaskRooms<'a> {
         registry.register_collector(Box::new(metrics.clone()));
         let (carrying, hearing) = match broker {
             Some(address) => {
-                let (carrying, hearing) = Carrying::start(address, process, tasks);
+                let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
+                let (carrying, hearing) = Carrying::start(address, &[capture], process, tasks);
                 (Some(carrying), Some(hearing))
             }
             None => (None, None),
@@ -148,13 +150,15 @@ impl<'a> TaskRooms<'a> {
 }
 
 impl Carrying {
-    /// Starts to carry; and who knows whether workers are heard.
+    /// Starts to carry, kinds `apart` by queues of their own; and who knows whether workers are
+    /// heard.
     fn start(
         address: &Address,
+        apart: &[Name],
         process: &Process,
         store: &Arc<dyn Store>,
     ) -> (Self, Arc<dyn Hearing>) {
-        let pipes = Arc::new(RabbitServerPipes::start(address, &process.life));
+        let pipes = Arc::new(RabbitServerPipes::start(address, apart, &process.life));
         let of = || (Arc::clone(store), Arc::clone(&process.clock), process.life.clone());
         let (tasks, clock, life) = of();
         let collector = Collector::new(tasks, Arc::clone(&pipes) as _, clock, life);

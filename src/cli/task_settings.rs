@@ -10,6 +10,7 @@ use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 
 use super::settings::Servers;
 use crate::rooms::calculations::order;
+use crate::rooms::telemetry::order as capture_order;
 use crate::task::Name;
 use crate::tasks::echo;
 
@@ -124,7 +125,7 @@ impl WorkerSettings {
         };
         let kind = kind.trim();
         let name: Name = kind.parse().with_context(|| format!("TASK_EXEC `{text}`: `{kind}`"))?;
-        if [echo::KIND, order::KIND].contains(&name.as_str()) {
+        if [echo::KIND, order::KIND, capture_order::KIND].contains(&name.as_str()) {
             bail!("TASK_EXEC `{text}`: {name} is a kind of our own");
         }
         let command = command.trim().to_owned();
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn every_wrong_program_is_named() {
-        let wrong = ["x", "a b=c", "a:0=c", "a:x=c", "a=", "echo=cat", "factorial=cat"];
+        let wrong =
+            ["x", "a b=c", "a:0=c", "a:x=c", "a=", "echo=cat", "factorial=cat", "capture=cat"];
         let problems = settings(&wrong).check().unwrap_err();
         assert_eq!(problems.len(), wrong.len());
         assert_eq!(settings(&["a=1", "a=2"]).check().unwrap_err().len(), 1);

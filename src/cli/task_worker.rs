@@ -46,22 +46,23 @@ pub(super) fn run(settings: TaskWorkerCommand) -> Result<Exit, Failure> {
     let servers = Servers { broker, database };
     worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("task-worker", &state, &process, async |process| {
-        work_from(process, worker, &servers).await
+        with_source(&process.clone(), &servers, async |source| work(process, worker, source).await)
+            .await
     })
 }
 
-/// Runs tasks until the process stops: those that a broker brings, or else those of the store.
-pub(super) async fn work_from(
-    process: Process,
-    worker: CheckedWorker,
+/// Works on tasks: on those that a broker brings, or else on those of the store.
+pub(super) async fn with_source(
+    process: &Process,
     servers: &Servers,
+    work: impl AsyncFnOnce(&TaskSource<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     match &servers.broker {
-        Some(broker) => work(process, worker, &TaskSource::Broker(&broker.address)).await,
+        Some(broker) => work(&TaskSource::Broker(&broker.address)).await,
         None => {
-            let store = TaskStore::open(&process, servers.database.as_ref()).await?;
-            let keeping = store.keep(&process, None, None);
-            let worked = work(process, worker, &TaskSource::Store(&store)).await;
+            let store = TaskStore::open(process, servers.database.as_ref()).await?;
+            let keeping = store.keep(process, None, None);
+            let worked = work(&TaskSource::Store(&store)).await;
             keeping.abort();
             worked
         }

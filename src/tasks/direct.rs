@@ -29,6 +29,8 @@ pub struct DirectSupply {
     kinds: Vec<Name>,
     /// Whether results are kept on this machine's disk until the store has them.
     is_remote: bool,
+    /// The shortest time between two looks that brought nothing.
+    gap: Duration,
     crew: Mutex<Crew>,
 }
 
@@ -65,7 +67,14 @@ impl DirectSupply {
             is_unsure: false,
             next_due_ms: Some(Millis::MIN),
         });
-        Self { store, clock, endpoint, kinds, is_remote, crew }
+        Self { store, clock, endpoint, kinds, is_remote, gap: Duration::ZERO, crew }
+    }
+
+    /// For kinds that are rare: what others submit does not make it look more often than this.
+    #[must_use]
+    pub const fn with_gap(mut self, gap: Duration) -> Self {
+        self.gap = gap;
+        self
     }
 
     async fn claim(&self, tasks_max: usize) -> Result<Vec<Job>, StoreError> {
@@ -161,7 +170,10 @@ impl Supply for DirectSupply {
                 if !jobs.is_empty() {
                     return Ok(jobs);
                 }
-                let _rung_or_not = tokio::time::timeout(self.pause(), work.changed()).await;
+                let pause = self.pause();
+                let gap = pause.min(self.gap);
+                tokio::time::sleep(gap).await;
+                let _rung_or_not = tokio::time::timeout(pause - gap, work.changed()).await;
             }
         })
     }

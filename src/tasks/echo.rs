@@ -16,7 +16,7 @@ impl Handler for Echo {
         Ended::Finished(Product::Bytes(job.payload.clone()))
     }
 
-    fn timeout(&self) -> Duration {
+    fn timeout(&self, _job: &Job) -> Duration {
         Duration::from_secs(10)
     }
 }

@@ -1,6 +1,7 @@
 //! The engine: takes jobs from a supply, runs each in a slot, and delivers what came of it.
 //!
-//! Slots are threads, since work computes or blocks. Four loops feed and empty them:
+//! Slots are threads, since work computes or blocks; one is made when all others are busy. Four
+//! loops feed and empty them:
 //!
 //! | loop | does |
 //! |---|---|
@@ -12,6 +13,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
@@ -73,6 +75,28 @@ struct Shared {
     life: Lifecycle,
 }
 
+/// The threads that run jobs: as many as there were jobs at once, at most.
+struct Slots {
+    slots_max: usize,
+    shared: Shared,
+    queue: Receiver<Job>,
+    endings: mpsc::Sender<Done>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Slots {
+    /// There are so many jobs in hand.
+    fn grow(&mut self, jobs: usize) -> std::io::Result<()> {
+        for number in self.threads.len()..jobs.min(self.slots_max) {
+            let Self { shared, queue, endings, .. } = &*self;
+            let (shared, queue, endings) = (shared.clone(), queue.clone(), endings.clone());
+            let slot = std::thread::Builder::new().name(format!("task-{number}"));
+            self.threads.push(slot.spawn(move || shared.slot(number, &queue, &endings))?);
+        }
+        Ok(())
+    }
+}
+
 impl Engine {
     /// Runs tasks until the process stops; then gives back what has not ended in time.
     ///
@@ -99,20 +123,23 @@ impl Engine {
         deliverer.leftovers(self.left, now_ms).await;
         let (jobs, queue) = bounded(JOBS_MAX);
         let (endings, ended) = mpsc::channel(JOBS_MAX);
-        let mut slots = Vec::with_capacity(self.slots);
-        for number in 0..self.slots {
-            let (shared, queue, endings) = (shared.clone(), queue.clone(), endings.clone());
-            let slot = std::thread::Builder::new().name(format!("task-{number}"));
-            slots.push(slot.spawn(move || shared.slot(number, &queue, &endings))?);
-        }
+        let mut slots = Slots {
+            slots_max: self.slots,
+            shared: shared.clone(),
+            queue: queue.clone(),
+            endings: endings.clone(),
+            threads: Vec::new(),
+        };
+        slots.grow(1)?;
         let signing = tokio::spawn(sign(shared.clone()));
-        let watching = tokio::spawn(shared.clone().watch(queue.clone(), endings.clone()));
+        let watching = tokio::spawn(shared.clone().watch(queue, endings));
         let settling = tokio::spawn(deliver::settle(deliverer, ended));
-        shared.feed(&jobs).await;
+        shared.feed(&jobs, &mut slots).await;
         // The slots end what they have begun; what waits, they give back.
-        drop((jobs, queue, endings));
+        let threads = std::mem::take(&mut slots.threads);
+        drop((jobs, slots));
         let slots = tokio::task::spawn_blocking(move || {
-            slots.into_iter().for_each(|slot| drop(slot.join()));
+            threads.into_iter().for_each(|slot| drop(slot.join()));
         });
         tokio::pin!(slots);
         if tokio::time::timeout(self.finish_within, &mut slots).await.is_err() {
@@ -133,7 +160,7 @@ impl Engine {
 
 impl Shared {
     /// Takes jobs until the process stops.
-    async fn feed(&self, jobs: &Sender<Job>) {
+    async fn feed(&self, jobs: &Sender<Job>, slots: &mut Slots) {
         let (mut pause, mut told) = (PAUSE, false);
         loop {
             let room = self.hand.room();
@@ -158,6 +185,9 @@ impl Shared {
                         }
                         // There is room for as many as are ever in hand.
                         let _full_or_gone = jobs.try_send(job);
+                    }
+                    if let Err(error) = slots.grow(self.hand.len()) {
+                        tracing::warn!(%error, "no more tasks can run at once");
                     }
                 }
                 Err(error) => {
@@ -209,7 +239,7 @@ impl Shared {
         let key = (job.id, job.attempt);
         let result_path = self.spool.result_path(job.id, job.attempt);
         let handler = self.handlers.get(&job.kind);
-        let timeout = handler.map_or(Duration::MAX, |handler| handler.timeout());
+        let timeout = handler.map_or(Duration::MAX, |handler| handler.timeout(job));
         let run = Run::new(&result_path, timeout);
         if !self.hand.begin(key, run.clone(), self.clock.monotonic()) {
             return None;
@@ -419,7 +449,7 @@ mod tests {
             Ended::Stopped
         }
 
-        fn timeout(&self) -> Duration {
+        fn timeout(&self, _job: &Job) -> Duration {
             self.1
         }
     }
@@ -432,7 +462,7 @@ mod tests {
             panic!("on purpose")
         }
 
-        fn timeout(&self) -> Duration {
+        fn timeout(&self, _job: &Job) -> Duration {
             Duration::from_secs(60)
         }
     }

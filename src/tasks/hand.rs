@@ -126,6 +126,10 @@ impl Hand {
         held(&self.inner).jobs.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        held(&self.inner).jobs.len()
+    }
+
     /// Signs of life of what has begun and is not delivered yet.
     pub(super) fn beats(&self) -> Vec<Beat> {
         let inner = held(&self.inner);

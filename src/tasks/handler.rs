@@ -84,6 +84,11 @@ pub enum Ended {
         /// Whether another attempt would fail as well.
         is_final: bool,
     },
+    /// It came too late to begin.
+    Missed {
+        /// Why, for a person.
+        reason: String,
+    },
     /// It was asked to end, and did. Whoever asked knows why.
     Stopped,
 }
@@ -93,6 +98,6 @@ pub trait Handler: Send + Sync + fmt::Debug {
     /// Runs one, in a thread that may block. Must end soon after `run.life` stops.
     fn run(&self, job: &Job, run: &Run) -> Ended;
 
-    /// How long a run may take. One that takes longer is stopped, and counts as failed.
-    fn timeout(&self) -> Duration;
+    /// How long a run of this job may take. One that takes longer is stopped, and counts as failed.
+    fn timeout(&self, job: &Job) -> Duration;
 }

@@ -35,6 +35,7 @@ pub(super) fn done(
             (failed(format!("it took longer than {} s", run.timeout.as_secs()), false), None)
         }
         (Ended::Failed { reason, is_final }, _) => (failed(reason, is_final), None),
+        (Ended::Missed { reason }, _) => (Outcome::Missed { reason }, None),
         (Ended::Stopped, _) => (Outcome::Released, None),
     };
     let outcome = match outcome {

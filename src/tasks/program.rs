@@ -55,7 +55,7 @@ impl Handler for ProgramHandler {
         }
     }
 
-    fn timeout(&self) -> Duration {
+    fn timeout(&self, _job: &Job) -> Duration {
         // The program has its own deadline; the engine's is for one that outlives it.
         self.timeout + Duration::from_secs(1)
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 29] = [
+const COMMANDS: [&[&str]; 30] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -38,6 +38,7 @@ const COMMANDS: [&[&str]; 29] = [
     &["bench", "limit"],
     &["bench", "tasks"],
     &["bench", "calculations"],
+    &["bench", "captures"],
     &["doctor"],
     &["config"],
     &["config", "check"],

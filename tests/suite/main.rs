@@ -11,6 +11,7 @@ mod bad_input;
 mod bad_input_fuzz;
 mod bench;
 mod calculations;
+mod captures;
 mod claims;
 mod command_line;
 mod commit_faults;

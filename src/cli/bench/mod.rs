@@ -12,12 +12,15 @@
 //! | [`drain`], [`files`], [`tally`] | is every accepted message in a file, exactly once? |
 //! | [`report`] | the figures, printed |
 //! | [`tasks`], [`tasks_marks`], [`tasks_client`], [`tasks_settle`] | the same for tasks |
+//! | [`captures`], [`captures_crew`] | how much of what ships stream is stored |
 //! | [`calculations`] | from asking for a factorial to its digits |
 //! | [`limit`], [`bare`], [`limit_rabbitmq`] | what the parts alone cost on this machine |
 
 mod arrival;
 mod bare;
 mod calculations;
+mod captures;
+mod captures_crew;
 mod command;
 mod drain;
 mod files;
@@ -43,3 +46,4 @@ mod tasks_marks;
 mod tasks_settle;
 
 pub(super) use command::{BenchCommand, EXAMPLES, run};
+pub(super) use target::read_token;

@@ -52,7 +52,7 @@ impl Target {
 }
 
 /// The token in a file: its first line.
-pub(super) fn read_token(path: &Path) -> anyhow::Result<String> {
+pub(in crate::cli) fn read_token(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("token file {shown}"))?;
     let token = text.lines().next().unwrap_or_default().trim();

@@ -59,7 +59,7 @@ impl Handler for Calculator {
         }
     }
 
-    fn timeout(&self) -> Duration {
+    fn timeout(&self, _job: &Job) -> Duration {
         self.timeout
     }
 }

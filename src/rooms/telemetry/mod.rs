@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`ship`] | the name of a ship, and the shard it goes to |
 //! | [`datagram`] | the wire: one JSON object a datagram, and the line that is stored |
+//! | [`capture`] | receives what a ship streams, and has it stored |
 //! | [`order`] | what a capture task is told: the one thing that schedules know of telemetry |
 //! | [`spaceship`] | streams over UDP, begun and stopped over HTTP |
 
+pub mod capture;
 pub mod datagram;
 pub mod order;
 pub mod ship;

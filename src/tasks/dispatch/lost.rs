@@ -2,8 +2,10 @@
 //! has been empty for a while, and all that workers said has been heard.
 //!
 //! A worker does not keep a task for itself without running it, and says so when it runs one for
-//! long. The worker of an endpoint has some in hand, and so they are waited for longer. About
-//! somebody else's workers nothing is known: what is in their queues is theirs.
+//! long. What is for any worker is in the shared queue or in that of its kind: nothing of it is
+//! said to be lost while any of it waits. The worker of an endpoint has some in hand, and so they
+//! are waited for longer. About somebody else's workers nothing is known: what is in their queues
+//! is theirs.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

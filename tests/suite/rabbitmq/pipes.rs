@@ -51,7 +51,7 @@ pub(crate) fn bytes_of(count: usize) -> Vec<u8> {
 }
 
 fn server(url: &str) -> RabbitServerPipes {
-    RabbitServerPipes::start(&address(url), &Lifecycle::new())
+    RabbitServerPipes::start(&address(url), &[], &Lifecycle::new())
 }
 
 pub(crate) fn worker(url: &str, endpoint: Option<&str>) -> RabbitWorkerPipes {
@@ -323,4 +323,30 @@ async fn a_classic_queue_of_somebody_else_is_used_as_it_is_and_by_one() {
     let refused = asked.await.unwrap_err().to_string();
     assert!(refused.contains("exclusive use"), "{refused}");
     tokio::join!(server.close(), worker.close());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_of_a_kind_apart_go_to_those_who_know_it_and_wait_with_the_others() {
+    let (url, life, apart) = (shared().vhost("pipe-apart"), Lifecycle::new(), name("capture"));
+    let kinds = std::slice::from_ref(&apart);
+    let server = RabbitServerPipes::start(&address(&url), kinds, &life);
+    let mut sent = tasks(None, 0..10);
+    for task in sent.iter_mut().skip(5) {
+        task.kind = apart.clone();
+    }
+    send(&server, &sent).await;
+    until("what waits to be counted", async || {
+        (server.waiting(None).await == Ok(Some(10))).then_some(())
+    })
+    .await;
+    let (others, captures) =
+        (worker(&url, None), RabbitWorkerPipes::of_kind(&address(&url), &apart, &life));
+    assert_eq!(take(&others, 5).await, sent[..5]);
+    assert_eq!(server.waiting(None).await, Ok(Some(5)));
+    assert_eq!(take(&captures, 5).await, sent[5..]);
+    let said = Said::Retired { worker: Default::default() };
+    soon("a confirm", captures.say(vec![said.clone()])).await.unwrap();
+    let heard = hear(&server, 1).await.remove(0);
+    assert_eq!((heard.endpoint, heard.said), (None, said));
+    tokio::join!(server.close(), others.close(), captures.close());
 }

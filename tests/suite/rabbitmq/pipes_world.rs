@@ -42,7 +42,7 @@ impl World {
     pub(crate) fn start(url: &str) -> Self {
         let (dir, life) = (tempfile::tempdir().unwrap(), Lifecycle::new());
         let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
-        let pipes = Arc::new(RabbitServerPipes::start(&address(url), &life));
+        let pipes = Arc::new(RabbitServerPipes::start(&address(url), &[], &life));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let as_store = || Arc::clone(&store) as Arc<dyn Store>;
         let with = || (as_store(), pipes.clone(), Arc::clone(&clock), life.clone());

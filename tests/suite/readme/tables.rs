@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 25] = [
+pub(super) const ALL: [&str; 26] = [
     "server",
     "message-consumer",
     "task-worker",
@@ -29,6 +29,7 @@ pub(super) const ALL: [&str; 25] = [
     "bench limit",
     "bench tasks",
     "bench calculations",
+    "bench captures",
     "doctor",
     "config check",
 ];

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use self::control::Orders;
 use self::inlet::{Inlet, Source};
 use self::outlet::{Outgoing, Outlet};
-use self::topology::{Pipework, RESULTS, TASKS, endpoint_of, result_key, task_queue};
+use self::topology::{Pipework, RESULTS, TASKS, endpoint_of, kind_queue, result_key, task_queue};
 use super::address::Address;
 use super::link::Link;
 use crate::broker::pipes::{
@@ -72,12 +72,24 @@ impl RabbitWorkerPipes {
         window: Option<u16>,
         life: &Lifecycle,
     ) -> Self {
-        let own = WorkerId::new();
-        let pipework = Pipework::new(endpoint.clone());
+        let source = Source { queue: task_queue(endpoint.as_ref()), window };
+        Self::take_from(address, Pipework::new(endpoint, &[]), source, life)
+    }
+
+    /// A worker of any worker's tasks of a kind that has a queue of its own. Must be called within
+    /// a tokio runtime.
+    #[must_use]
+    pub fn of_kind(address: &Address, kind: &Name, life: &Lifecycle) -> Self {
+        let pipework = Pipework::new(None, std::slice::from_ref(kind));
+        let source = Source { queue: kind_queue(kind), window: None };
+        Self::take_from(address, pipework, source, life)
+    }
+
+    fn take_from(address: &Address, pipework: Pipework, source: Source, life: &Lifecycle) -> Self {
+        let (own, endpoint) = (WorkerId::new(), pipework.endpoint.clone());
         let start = |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
         let (publishing, consuming) = (start("results"), start("tasks"));
-        let queue = task_queue(endpoint.as_ref());
-        let inlet = Arc::new(Inlet::start(consuming.clone(), Source { queue, window }));
+        let inlet = Arc::new(Inlet::start(consuming.clone(), source));
         let (taken_from, of) = (Arc::clone(&inlet), endpoint.clone());
         let orders = Orders::listen(consuming.clone(), move |order| {
             let Order::TakeOver { endpoint, by } = order else { return false };
@@ -176,13 +188,15 @@ pub struct RabbitServerPipes {
     consuming: Link<Pipework>,
     outlet: Outlet,
     results: Inlet,
+    pipework: Pipework,
 }
 
 impl RabbitServerPipes {
-    /// Connects at once. Must be called within a tokio runtime.
+    /// Connects at once. Any worker's tasks of the kinds `apart` go into queues of their own: not
+    /// every worker knows them. Must be called within a tokio runtime.
     #[must_use]
-    pub fn start(address: &Address, life: &Lifecycle) -> Self {
-        let pipework = Pipework::new(None);
+    pub fn start(address: &Address, apart: &[Name], life: &Lifecycle) -> Self {
+        let pipework = Pipework::new(None, apart);
         let start = |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
         let (publishing, consuming) = (start("task publisher"), start("result collector"));
         let source = Source { queue: RESULTS.to_owned(), window: Some(RESULTS_WINDOW) };
@@ -191,6 +205,7 @@ impl RabbitServerPipes {
             results: Inlet::start(consuming.clone(), source),
             publishing,
             consuming,
+            pipework,
         }
     }
 
@@ -214,7 +229,7 @@ impl RabbitServerPipes {
         let errors: Vec<Option<PipeError>> = tasks.iter().map(error).collect();
         let outgoing = |task: TaskMessage| Outgoing {
             exchange: TASKS,
-            key: task_queue(task.endpoint.as_ref()),
+            key: self.pipework.queue_of(task.endpoint.as_ref(), &task.kind),
             properties: wire::task_properties(&task),
             body: task.payload,
             mandatory: true,

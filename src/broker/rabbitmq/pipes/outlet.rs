@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 
-use super::topology::{Pipework, task_queue};
+use super::topology::Pipework;
 use crate::broker::pipes::PipeError;
 use crate::broker::rabbitmq::error::{BrokerError, Doing, within};
 use crate::broker::rabbitmq::link::{Link, Up};
@@ -135,13 +135,13 @@ impl Outlet {
         Ok(())
     }
 
-    /// How many messages wait in the queue of an endpoint, or the shared one; `None` if it is not
-    /// one of ours.
+    /// How many messages wait in the queue of an endpoint, or in those that are shared; `None` if
+    /// one is not ours.
     pub(super) async fn waiting(&self, endpoint: Option<&Name>) -> Result<Option<u32>, PipeError> {
         let (up, pipework) = (self.up().await?, self.link.topology());
         let declared = pipework.declare_tasks(&up.connection, endpoint).await;
-        let waiting = declared.map_err(|error| PipeError::Unsent(error.to_string()))?;
-        Ok(pipework.is_ours(&task_queue(endpoint)).then_some(waiting))
+        let told = declared.map_err(|error| PipeError::Unsent(error.to_string()));
+        told.map(|(waiting, are_ours)| are_ours.then_some(waiting))
     }
 
     /// Does what may help before the next group.

@@ -9,6 +9,7 @@
 //! | queue | sort | who takes |
 //! |---|---|---|
 //! | `async-data-processor.tasks` | quorum | any number of workers |
+//! | `async-data-processor.<kind>.tasks` | quorum | those of them that know a kind apart |
 //! | `<endpoint>.tasks` | quorum, one active consumer | the worker of the endpoint |
 //! | `results`, bound to `*.results` | quorum, one active consumer | one of the servers |
 //!
@@ -37,7 +38,9 @@ const SHARED: &str = env!("CARGO_PKG_NAME");
 #[derive(Debug, Clone)]
 pub(super) struct Pipework {
     /// The endpoint whose worker this is.
-    endpoint: Option<Name>,
+    pub(super) endpoint: Option<Name>,
+    /// Kinds that not every worker of the shared queue knows, and so have one of their own.
+    apart: Arc<[Name]>,
     /// Queues that are there, but not as we declare them.
     foreign: Arc<Mutex<HashSet<String>>>,
 }
@@ -45,6 +48,11 @@ pub(super) struct Pipework {
 /// The queue of an endpoint, or the shared one; also the routing key of its tasks.
 pub(super) fn task_queue(endpoint: Option<&Name>) -> String {
     format!("{}.tasks", endpoint.map_or(SHARED, Name::as_str))
+}
+
+/// The queue of a kind apart; also the routing key of its tasks. No endpoint has a name like it.
+pub(super) fn kind_queue(kind: &Name) -> String {
+    format!("{SHARED}.{kind}.tasks")
 }
 
 /// The routing key of what the worker of an endpoint says.
@@ -59,8 +67,16 @@ pub(super) fn endpoint_of(key: &str) -> Option<Option<Name>> {
 }
 
 impl Pipework {
-    pub(super) fn new(endpoint: Option<Name>) -> Self {
-        Self { endpoint, foreign: Arc::default() }
+    pub(super) fn new(endpoint: Option<Name>, apart: &[Name]) -> Self {
+        Self { endpoint, apart: apart.into(), foreign: Arc::default() }
+    }
+
+    /// The queue for tasks of this endpoint, or of any worker's, and of this kind.
+    pub(super) fn queue_of(&self, endpoint: Option<&Name>, kind: &Name) -> String {
+        match endpoint {
+            None if self.apart.contains(kind) => kind_queue(kind),
+            _ => task_queue(endpoint),
+        }
     }
 
     /// Whether the queue is one that we, or others like us, have declared.
@@ -68,16 +84,22 @@ impl Pipework {
         !held(&self.foreign).contains(queue)
     }
 
-    /// Declares the queue of an endpoint, or the shared one; how many tasks wait in it.
+    /// Declares the queue of an endpoint, or those that are shared; how many tasks wait in them,
+    /// and whether all of them are ours.
     pub(super) async fn declare_tasks(
         &self,
         connection: &Connection,
         endpoint: Option<&Name>,
-    ) -> Result<u32, BrokerError> {
-        let (name, mut setup) = (task_queue(endpoint), Setup { connection, channel: None });
-        let single = endpoint.is_some();
-        let queue = self.queue(&mut setup, &name, single, TASKS, &name).await?;
-        Ok(queue.message_count())
+    ) -> Result<(u32, bool), BrokerError> {
+        let mut setup = Setup { connection, channel: None };
+        let apart: &[Name] = if endpoint.is_some() { &[] } else { &self.apart };
+        let (mut waiting, mut are_ours) = (0_u32, true);
+        for name in std::iter::once(task_queue(endpoint)).chain(apart.iter().map(kind_queue)) {
+            let queue = self.queue(&mut setup, &name, endpoint.is_some(), TASKS, &name).await?;
+            waiting = waiting.saturating_add(queue.message_count());
+            are_ours &= self.is_ours(&name);
+        }
+        Ok((waiting, are_ours))
     }
 
     async fn queue(
@@ -126,9 +148,7 @@ impl Declares for Pipework {
         setup.exchange(RESULTS, ExchangeKind::Topic).await?;
         setup.exchange(CONTROL, ExchangeKind::Fanout).await?;
         self.queue(&mut setup, RESULTS, true, RESULTS, "*.results").await?;
-        let name = task_queue(self.endpoint.as_ref());
-        let single = self.endpoint.is_some();
-        self.queue(&mut setup, &name, single, TASKS, &name).await.map(drop)
+        self.declare_tasks(connection, self.endpoint.as_ref()).await.map(drop)
     }
 }
 
@@ -203,6 +223,12 @@ mod tests {
         let lab: Name = "lab-1".parse().unwrap();
         assert_eq!(endpoint_of(&result_key(Some(&lab))), Some(Some(lab)));
         assert_eq!(endpoint_of(&result_key(None)), Some(None));
+        let captures = Pipework::new(None, &["capture".parse().unwrap()]);
+        let queue = |endpoint, kind: &str| captures.queue_of(endpoint, &kind.parse().unwrap());
+        assert_eq!(queue(None, "capture"), "async-data-processor.capture.tasks");
+        assert_eq!(queue(None, "echo"), task_queue(None));
+        let own: Name = "lab".parse().unwrap();
+        assert_eq!(queue(Some(&own), "capture"), "lab.tasks");
         for nobodys in ["results", ".results", "a b.results", "lab-1.tasks"] {
             assert_eq!(endpoint_of(nobodys), None, "{nobodys}");
         }

@@ -1,0 +1,400 @@
+//! A spaceship's API, as captures use it. A stream is begun, its lease renewed, and it is stopped,
+//! whatever happens: a task of its own looks after each, and stops it when nobody holds it any
+//! more. If that is not possible either (this process is dead, the network is gone), its lease
+//! ends it.
+//!
+//! R2's spaceship can be used as well. It names no source, knows no leases, and counts nothing.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use crate::rooms::telemetry::ship::ShipName;
+use crate::service::printable;
+
+/// How long a spaceship streams on when nothing is heard of the capture.
+const LEASE_SECONDS: u64 = 10;
+/// How often the lease is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_BYTES_MAX: usize = 1 << 16;
+/// How often it is tried to stop a stream, and the pause before trying again.
+const STOP_TRIES: u32 = 3;
+const STOP_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where a spaceship is, and how it wants to be spoken to. Printing it shows no token.
+#[derive(Clone)]
+pub struct Spaceship {
+    url: String,
+    authority: String,
+    host: String,
+    port: u16,
+    /// What stands before `/stream/`.
+    prefix: String,
+    token: Option<String>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// A text that is not the URL of a spaceship.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a URL such as http://127.0.0.1:8001, without user and password")]
+pub struct NoUrl;
+
+/// Why a spaceship does not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShipError {
+    /// There is no answer.
+    #[error("it does not answer: {0}")]
+    Unreachable(String),
+    /// It answers that it will not.
+    #[error("it answers {status}: {detail}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// Why, as it says.
+        detail: String,
+    },
+    /// It answers something else.
+    #[error("its answer is none of a spaceship: {0}")]
+    Answer(String),
+}
+
+impl ShipError {
+    /// Whether it would answer the same again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        // Too slow, too early, too many: that passes.
+        let passes = [408, 425, 429];
+        matches!(self, Self::Refused { status: status @ 400..500, .. } if !passes.contains(status))
+    }
+}
+
+/// A stream that was begun. It is stopped when this is dropped.
+#[derive(Debug)]
+pub struct Stream {
+    /// By what the spaceship knows it.
+    pub event_key: Uuid,
+    /// From where its datagrams come, if the spaceship says so.
+    pub source: Option<SocketAddr>,
+    stop: CancellationToken,
+    _stop_when_dropped: DropGuard,
+    end: watch::Receiver<Option<End>>,
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Datagrams that it has sent, if the spaceship says so: nothing is sent any more then.
+    pub sent: Option<u64>,
+    /// Whether it ended before it was told to.
+    pub is_early: bool,
+}
+
+impl Stream {
+    /// Asks for its end. Does not wait.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        *self.end.borrow()
+    }
+}
+
+/// The answer to the wish for a stream.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Begun {
+    event_key: Uuid,
+    source: Option<SocketAddr>,
+}
+
+/// What an answer may say.
+#[derive(Debug, Default, Deserialize)]
+struct Told {
+    state: Option<String>,
+    sent: Option<u64>,
+    detail: Option<String>,
+}
+
+impl Told {
+    /// Nothing, if it is not understood.
+    fn read(body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+}
+
+/// The other ends of a [`Stream`].
+struct Keeping {
+    begun: oneshot::Sender<Result<Begun, ShipError>>,
+    stop: CancellationToken,
+    end: watch::Sender<Option<End>>,
+}
+
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+impl Spaceship {
+    /// The spaceship at `url`. `tls` is for `https://`; `token` goes with every request.
+    ///
+    /// # Errors
+    /// It is no URL of one.
+    pub fn new(
+        url: &str,
+        token: Option<String>,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, NoUrl> {
+        let uri: Uri = url.parse().map_err(|_| NoUrl)?;
+        let default_port = match uri.scheme_str() {
+            Some("http") => 80,
+            Some("https") => 443,
+            _ => return Err(NoUrl),
+        };
+        let authority = uri.authority().ok_or(NoUrl)?;
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        if host.is_empty() || authority.as_str().contains('@') || uri.query().is_some() {
+            return Err(NoUrl);
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            authority: authority.as_str().to_owned(),
+            host,
+            port: authority.port_u16().unwrap_or(default_port),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            token,
+            tls: tls.filter(|_| default_port == 443),
+        })
+    }
+
+    /// Begins a stream to this address. Must be called within a tokio runtime; if it is dropped
+    /// before it answers, no stream stays.
+    ///
+    /// # Errors
+    /// The spaceship begins none.
+    pub async fn begin(
+        self: &Arc<Self>,
+        target: SocketAddr,
+        ship: &ShipName,
+    ) -> Result<Stream, ShipError> {
+        let wish = json!({
+            "host": target.ip(),
+            "port": target.port(),
+            "ship_name": ship,
+            "lease_seconds": LEASE_SECONDS,
+        });
+        let (begun, hearing) = oneshot::channel();
+        let (stop, end) = (CancellationToken::new(), watch::Sender::new(None));
+        let (ended, stop_when_dropped) = (end.subscribe(), stop.clone().drop_guard());
+        let keeping = Keeping { begun, stop: stop.clone(), end };
+        tokio::spawn(Arc::clone(self).keep(wish, keeping));
+        let stopped = |_| ShipError::Unreachable("this process stops".to_owned());
+        let Begun { event_key, source } = hearing.await.map_err(stopped)??;
+        let _stop_when_dropped = stop_when_dropped;
+        Ok(Stream { event_key, source, stop, _stop_when_dropped, end: ended })
+    }
+
+    /// Looks after a stream from its beginning to its end.
+    async fn keep(self: Arc<Self>, wish: Value, Keeping { begun, stop, end }: Keeping) {
+        let stream = match self.start(&wish).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                let _nobody_waits = begun.send(Err(error));
+                return;
+            }
+        };
+        let path = stream.event_key.to_string();
+        let is_wanted = begun.send(Ok(stream)).is_ok();
+        let renewing = stop.run_until_cancelled(self.renew_until_gone(&path));
+        let is_early = is_wanted && renewing.await.is_some();
+        let sent = self.stop(&path).await;
+        end.send_replace(Some(End { sent, is_early }));
+    }
+
+    async fn start(&self, wish: &Value) -> Result<Begun, ShipError> {
+        let (status, body) = self.ask(Method::POST, "", Some(wish)).await?;
+        if status != StatusCode::OK && status != StatusCode::CREATED {
+            return Err(refused(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|error| ShipError::Answer(error.to_string()))
+    }
+
+    /// Renews the lease until the stream is no more.
+    async fn renew_until_gone(&self, path: &str) {
+        let mut is_told = false;
+        loop {
+            tokio::time::sleep(RENEW_EVERY).await;
+            match self.ask(Method::PUT, path, None).await {
+                Ok((StatusCode::NOT_FOUND, _)) => return,
+                // Whoever knows no leases needs none.
+                Ok((StatusCode::METHOD_NOT_ALLOWED, _)) => {}
+                Ok((StatusCode::OK, body)) => {
+                    if Told::read(&body).state.as_deref() == Some("ended") {
+                        return;
+                    }
+                    is_told = false;
+                }
+                failed => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        let reason = match failed {
+                            Ok((status, body)) => refused(status, &body).to_string(),
+                            Err(error) => error.to_string(),
+                        };
+                        tracing::warn!(spaceship = %self, reason, "a lease is not renewed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops a stream; how much it has sent, if that can be learnt.
+    async fn stop(&self, path: &str) -> Option<u64> {
+        for attempt in 1..=STOP_TRIES {
+            let reason = match self.ask(Method::DELETE, path, None).await {
+                Ok((StatusCode::OK, body)) => {
+                    return Told::read(&body).sent;
+                }
+                Ok((StatusCode::NOT_FOUND, _)) => return None,
+                Ok((status, body)) => refused(status, &body).to_string(),
+                Err(error) => error.to_string(),
+            };
+            if attempt < STOP_TRIES {
+                tokio::time::sleep(STOP_PAUSE).await;
+            } else {
+                tracing::warn!(
+                    spaceship = %self, reason,
+                    "a stream could not be stopped: its lease ends it in {LEASE_SECONDS} s"
+                );
+            }
+        }
+        None
+    }
+
+    /// Asks, on a connection of its own.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), ShipError> {
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body)).await;
+        let late = || format!("nothing for {} s", ANSWER_TIMEOUT.as_secs());
+        let answered = asked.map_err(|_| ShipError::Unreachable(late()))?;
+        answered.map_err(|error| ShipError::Unreachable(error.to_string()))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> io::Result<(StatusCode, Bytes)> {
+        let wire = TokioIo::new(self.connect().await?);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}/stream/{path}", self.prefix))
+            .header(HOST, &self.authority);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+        let handshake = hyper::client::conn::http1::handshake(wire).await;
+        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
+        // It ends with the answer, or when the sender is dropped.
+        tokio::spawn(connection);
+        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Wire>> {
+        let plain = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        plain.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(plain)) };
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, plain).await?))
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> ShipError {
+    let detail = Told::read(body).detail;
+    let detail = detail.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    ShipError::Refused { status: status.as_u16(), detail: printable(&detail) }
+}
+
+impl fmt::Display for Spaceship {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+impl fmt::Debug for Spaceship {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Spaceship({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_and_none_with_a_password_is_taken() {
+        let ship = |url: &str| Spaceship::new(url, Some("s3cret".to_owned()), None);
+        for (url, host, port, prefix) in [
+            ("http://127.0.0.1:8001", "127.0.0.1", 8001, ""),
+            ("http://ship/", "ship", 80, ""),
+            ("https://[::1]/fleet/one/", "::1", 443, "/fleet/one"),
+        ] {
+            let ship = ship(url).unwrap();
+            assert_eq!((ship.host.as_str(), ship.port, ship.prefix.as_str()), (host, port, prefix));
+            assert_eq!(format!("{ship:?}"), format!("Spaceship({url})"));
+        }
+        for wrong in ["", "ship", "ftp://ship", "http://", "http://ann:s3cret@ship", "http://a/?b"]
+        {
+            assert_eq!(ship(wrong).unwrap_err(), NoUrl, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_a_refusal_is_not() {
+        let refused = |status| ShipError::Refused { status, detail: String::new() };
+        assert!([400, 401, 404, 422].into_iter().all(|status| refused(status).is_final()));
+        assert!(
+            ![302, 408, 425, 429, 500, 503].into_iter().any(|status| refused(status).is_final())
+        );
+        assert!(!ShipError::Unreachable("away".to_owned()).is_final());
+    }
+
+    #[test]
+    fn what_it_says_of_a_refusal_is_repeated_with_care() {
+        let text = |body: &[u8]| refused(StatusCode::BAD_REQUEST, body).to_string();
+        assert_eq!(text(br#"{"detail":"no \u001b[31m"}"#), "it answers 400: no \\u{1b}[31m");
+        assert_eq!(text(br#"{"detail":[{"loc":1}]}"#), r#"it answers 400: {"detail":[{"loc":1}]}"#);
+    }
+}
