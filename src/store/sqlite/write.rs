@@ -249,6 +249,9 @@ impl<'a> Write<'a> {
         ] {
             self.statement(sql)?.execute([row.seq])?;
         }
+        // What starts once is over with its task.
+        self.statement("DELETE FROM schedule WHERE id = ?1 AND state IS NULL")?
+            .execute([row.id.bytes()])?;
         self.count(&row.kind, row.state, -1);
         Ok(())
     }
