@@ -1,0 +1,22 @@
+//! Schedules: work that starts at its time, once or again and again.
+//!
+//! What is to start once is a task that waits in the store, and needs nobody here at its time. What
+//! recurs is due at times that a [`rule`] tells; at each of them the [`starter`] of one scheduler,
+//! of however many, decides by the [`policy`] whether a task is started, and writes down what it
+//! has decided, and why.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`api`], `members`, `view` | the requests, what they hold, and what is answered |
+//! | `plan` | what was asked for: checked once, stored with the schedule |
+//! | `rule`, `policy` | when it is due; what is done about it. Both are pure |
+//! | [`starter`], [`metrics`] | does it; and how well |
+
+pub mod api;
+mod members;
+pub mod metrics;
+mod plan;
+mod policy;
+mod rule;
+pub mod starter;
+mod view;
