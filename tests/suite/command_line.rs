@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 36] = [
     &[],
     &["server"],
     &["message-consumer"],
     &["task-worker"],
+    &["scheduler"],
     &["up"],
     &["publish"],
     &["verify"],
@@ -32,11 +33,18 @@ const COMMANDS: [&[&str]; 28] = [
     &["tasks", "cancel"],
     &["tasks", "retry"],
     &["tasks", "submit"],
+    &["schedules"],
+    &["schedules", "list"],
+    &["schedules", "show"],
+    &["schedules", "cancel"],
+    &["schedules", "delete"],
+    &["schedules", "add"],
     &["calculate"],
     &["bench"],
     &["bench", "limit"],
     &["bench", "tasks"],
     &["bench", "calculations"],
+    &["bench", "schedules"],
     &["doctor"],
     &["config"],
     &["config", "check"],

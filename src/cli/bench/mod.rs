@@ -13,6 +13,7 @@
 //! | [`report`] | the figures, printed |
 //! | [`tasks`], [`tasks_marks`], [`tasks_client`], [`tasks_settle`] | the same for tasks |
 //! | [`calculations`] | from asking for a factorial to its digits |
+//! | [`schedules`], [`schedules_load`], [`schedules_due`] | users of a scheduler, and lateness |
 //! | [`limit`], [`bare`], [`limit_rabbitmq`] | what the parts alone cost on this machine |
 
 mod arrival;
@@ -34,6 +35,9 @@ mod report;
 mod request;
 mod run;
 mod schedule;
+mod schedules;
+mod schedules_due;
+mod schedules_load;
 mod tally;
 mod target;
 mod tasks;

@@ -19,9 +19,7 @@ use tokio::sync::Notify;
 use super::plan::Plan;
 use super::view::{Asked, Time, View, Whole};
 use crate::clock::Clock;
-use crate::store::schedules::{
-    NewSchedule, Schedule, ScheduleFilter, ScheduleId, ScheduleState, Start,
-};
+use crate::store::schedules::{Schedule, ScheduleFilter, ScheduleId, ScheduleState, Start};
 use crate::store::{Millis, Store, Submitted};
 use crate::task::Name;
 use crate::web::{
@@ -31,8 +29,6 @@ use crate::web::{
 
 /// Schedules, or occurrences, of a page at most, and if nothing is said.
 const PAGE_MAX: usize = 1000;
-/// Occurrences that are shown with their schedule.
-const OCCURRENCES_SHOWN: usize = 10;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -115,13 +111,11 @@ async fn add(
         return replayed(known, plan);
     }
     let now_ms = room.now_ms();
-    let start = plan.start(id, &room.capture, now_ms)?;
-    let (task_id, next_at_ms) = match &start {
+    let schedule = plan.schedule(id, &room.capture, now_ms)?;
+    let (task_id, next_at_ms) = match &schedule.start {
         Start::Once(task) => (Some(task.id), None),
         Start::Recurring(next_at_ms) => (None, Some(*next_at_ms)),
     };
-    let label = plan.ship_name().map(ToString::to_string);
-    let schedule = NewSchedule { id, label, plan: plan.bytes(), start };
     match room.store.add_schedule(schedule, now_ms).await? {
         Submitted::New | Submitted::Follows(_) => {}
         Submitted::Known => return replayed(room.schedule(id).await?, plan),
@@ -177,17 +171,8 @@ async fn list(
 }
 
 async fn show(Shared(room): Shared<Arc<Scheduler>>, path: IdPath) -> Result<Response, HttpError> {
-    json(StatusCode::OK, &whole(&room, id(path)?).await?)
-}
-
-async fn whole(room: &Scheduler, id: ScheduleId) -> Result<Whole, HttpError> {
-    let schedule = room.schedule(id).await?;
-    let recurs = schedule.next_at_ms.is_some() || schedule.ended_at_ms.is_some();
-    let occurrences = match recurs {
-        true => Some(room.store.occurrences(id, None, OCCURRENCES_SHOWN).await?),
-        false => None,
-    };
-    Ok(Whole::new(schedule, occurrences))
+    let whole = Whole::read(room.store.as_ref(), id(path)?).await?;
+    json(StatusCode::OK, &whole.ok_or_else(unknown)?)
 }
 
 async fn occurrences(

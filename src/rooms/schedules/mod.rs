@@ -7,7 +7,7 @@
 //!
 //! | room | what it holds |
 //! |---|---|
-//! | [`api`], `members`, `view` | the requests, what they hold, and what is answered |
+//! | [`api`], `members`, [`view`] | the requests, what they hold, and what is answered |
 //! | `plan` | what was asked for: checked once, stored with the schedule |
 //! | `rule`, `policy` | when it is due; what is done about it. Both are pure |
 //! | [`starter`], [`metrics`] | does it; and how well |
@@ -19,4 +19,24 @@ mod plan;
 mod policy;
 mod rule;
 pub mod starter;
-mod view;
+pub mod view;
+
+use self::plan::Plan;
+use crate::store::Millis;
+use crate::store::schedules::{NewSchedule, ScheduleId};
+use crate::task::Name;
+
+/// The schedule that a request asks for, as [`api`] takes it; captures are tasks of the kind
+/// `capture`.
+///
+/// # Errors
+/// What is wrong with it, in words that begin with the name of the member.
+pub fn read(
+    body: &[u8],
+    id: ScheduleId,
+    capture: &Name,
+    now_ms: Millis,
+) -> Result<NewSchedule, String> {
+    let schedule = Plan::read(body).and_then(|plan| plan.schedule(id, capture, now_ms));
+    schedule.map_err(|wrong| wrong.to_string())
+}

@@ -15,7 +15,7 @@ use super::policy::{CatchUp, Overlap};
 use super::rule::{Rule, Steps};
 use crate::rooms::telemetry::order::{self, Order};
 use crate::rooms::telemetry::ship::ShipName;
-use crate::store::schedules::{ScheduleId, Start};
+use crate::store::schedules::{NewSchedule, ScheduleId, Start};
 use crate::store::{Millis, NewTask};
 use crate::task::{Name, TaskId};
 
@@ -29,8 +29,6 @@ const LATENESS_SECONDS: u32 = 60;
 const PAYLOAD_BYTES_MAX: usize = 16 << 10;
 /// After how many failures a task is given up.
 const FAILURES_MAX: u32 = 5;
-/// How far ahead anything may be, in milliseconds: a hundred years.
-const AHEAD_MS_MAX: Millis = 100 * 366 * 24 * 60 * 60 * 1000;
 
 /// The members of a request.
 const MEMBERS: [&str; 12] = [
@@ -111,28 +109,30 @@ impl Plan {
     }
 
     /// The ship, if it is about one.
-    pub(super) const fn ship_name(&self) -> Option<&ShipName> {
+    const fn ship_name(&self) -> Option<&ShipName> {
         match &self.work {
             Work::Capture { ship_name, .. } => Some(ship_name),
             Work::Task { .. } => None,
         }
     }
 
-    /// What is started by a schedule of this id that is made now, if that lies in the future.
-    pub(super) fn start(
+    /// The schedule of this id that is made now, if its times lie in the future; captures are tasks
+    /// of the kind `capture`.
+    pub(super) fn schedule(
         &self,
         id: ScheduleId,
         capture: &Name,
         now_ms: Millis,
-    ) -> Result<Start, Wrong> {
+    ) -> Result<NewSchedule, Wrong> {
+        let start = self.start(id, capture, now_ms)?;
+        let label = self.ship_name().map(ToString::to_string);
+        Ok(NewSchedule { id, label, plan: self.bytes(), start })
+    }
+
+    fn start(&self, id: ScheduleId, capture: &Name, now_ms: Millis) -> Result<Start, Wrong> {
         let start_ms = self.start_ms()?;
-        if let Some(start_ms) = start_ms {
-            if start_ms <= now_ms {
-                return Err(Wrong::new("start_time", "it must lie in the future"));
-            }
-            if start_ms - now_ms > AHEAD_MS_MAX {
-                return Err(Wrong::new("start_time", "it lies too far ahead"));
-            }
+        if start_ms.is_some_and(|start_ms| start_ms <= now_ms) {
+            return Err(Wrong::new("start_time", "it must lie in the future"));
         }
         let until_ms = self.until_ms()?;
         match (self.rule(now_ms)?, start_ms) {
@@ -389,7 +389,6 @@ mod tests {
             (ship(r#""start_time":"tomorrow","duration":9"#), "start_time: "),
             (ship(r#""start_time":7,"duration":9"#), "start_time: invalid type"),
             (ship(r#""start_time":"2026-11-22T07:30:00Z","duration":9"#), "in the future"),
-            (ship(r#""start_time":"2926-11-22T07:30:00Z","duration":9"#), "too far ahead"),
             (format!(r#"{{"ship_name":"",{at},"duration":9}}"#), "ship_name: "),
             (format!(r#"{{{at},"duration":9}}"#), "ship_name: it is missing"),
             (ship(&format!(r#"{at},"duration":9,"dration":9"#)), "there is no member dration"),

@@ -20,6 +20,7 @@ const EVERY_SECONDS_MAX: u32 = 366 * 24 * 60 * 60;
 
 /// The steps as they were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Steps {
     /// Every so many seconds, from the start on.
     Every {

@@ -9,8 +9,11 @@ use super::policy::{CatchUp, Overlap};
 use super::rule::Steps;
 use crate::rooms::telemetry::ship::ShipName;
 use crate::store::schedules::{Occurrence, Run, Schedule, ScheduleId};
-use crate::store::{Millis, TaskState};
+use crate::store::{Millis, Store, StoreError, TaskState};
 use crate::task::{Name, ResultHead, TaskId};
+
+/// Occurrences that are shown with their schedule.
+const OCCURRENCES_SHOWN: usize = 10;
 
 /// What was asked for: R2's members, and what is beyond them.
 #[derive(Debug, Default, Serialize)]
@@ -122,9 +125,9 @@ fn outcome(head: &ResultHead) -> Option<Box<RawValue>> {
     RawValue::from_string(text.trim().to_owned()).or_else(|_| to_raw_value(text)).ok()
 }
 
-/// A schedule. What is not so yet is left out.
+/// A schedule as lists show it. What is not so yet is left out.
 #[derive(Debug, Serialize)]
-pub(super) struct View {
+pub struct View {
     #[serde(flatten)]
     asked: Asked,
     state: &'static str,
@@ -136,7 +139,9 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(schedule: Schedule) -> Self {
+    /// How this schedule is shown.
+    #[must_use]
+    pub fn new(schedule: Schedule) -> Self {
         let Schedule { id, task, next_at_ms, .. } = schedule;
         let plan = Plan::stored(&schedule.plan);
         let recurs = plan.as_ref().is_some_and(|plan| plan.recurrence.is_some());
@@ -155,7 +160,7 @@ impl View {
 
 /// A schedule with all that is known of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Whole {
+pub struct Whole {
     #[serde(flatten)]
     view: View,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,8 +170,22 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// With the last times, if it recurs.
-    pub(super) fn new(schedule: Schedule, occurrences: Option<Vec<Occurrence>>) -> Self {
+    /// What the store knows of a schedule, with the last times of one that recurs; `None` if there
+    /// is none of this id.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read(store: &dyn Store, id: ScheduleId) -> Result<Option<Self>, StoreError> {
+        let Some(schedule) = store.schedule(id).await? else { return Ok(None) };
+        let recurs = schedule.next_at_ms.is_some() || schedule.ended_at_ms.is_some();
+        let occurrences = match recurs {
+            true => Some(store.occurrences(id, None, OCCURRENCES_SHOWN).await?),
+            false => None,
+        };
+        Ok(Some(Self::new(schedule, occurrences)))
+    }
+
+    fn new(schedule: Schedule, occurrences: Option<Vec<Occurrence>>) -> Self {
         let payload = Plan::stored(&schedule.plan).and_then(|plan| match plan.work {
             Work::Task { payload, .. } => Some(payload),
             Work::Capture { .. } => None,
@@ -248,13 +267,13 @@ mod tests {
 
     #[test]
     fn a_new_capture_is_answered_with_the_members_of_old_and_no_others() {
-        let body =
-            br#"{"duration":60,"start_time":"2026-11-22T08:00:00+01:00","ship_name":"TARDIS"}"#;
+        let members =
+            r#""ship_name":"TARDIS","start_time":"2026-11-22T08:00:00+01:00","duration":60"#;
+        let body = format!("{{{members}}}");
         let id = ScheduleId::derived(&["a"]);
-        let asked = Asked::new(id, Plan::read(body).unwrap(), Some(id.task()), None);
-        let expected = format!(
-            r#"{{"id":"{id}","ship_name":"TARDIS","start_time":"2026-11-22T08:00:00+01:00","duration":60,"task_id":"{id}"}}"#
-        );
+        let plan = Plan::read(body.as_bytes()).unwrap();
+        let asked = Asked::new(id, plan, Some(id.task()), None);
+        let expected = format!(r#"{{"id":"{id}",{members},"task_id":"{id}"}}"#);
         assert_eq!(serde_json::to_string(&asked).unwrap(), expected);
     }
 }

@@ -23,7 +23,7 @@ macro_rules! run {
 
 /// The schedules of a table or subquery `s`, each with its task `t`.
 macro_rules! shown {
-    ($from:literal, $rest:literal) => {
+    ($from:expr, $rest:literal) => {
         concat!(
             "SELECT s.seq, s.id, s.label, s.plan, s.created_at_ms, s.state, s.next_at_ms, \
              s.ended_at_ms, s.task, ",
@@ -92,25 +92,32 @@ pub(super) async fn schedule(
     rows.first().map(read).transpose()
 }
 
-/// What is looked at for a page: of a label, or those that recur, or all, before a place.
-macro_rules! looked_at {
-    () => {
-        "(SELECT * FROM schedules WHERE ($1::text IS NULL OR label = $1) \
-         AND (NOT $2::boolean OR state IS NOT NULL) AND seq < $3 ORDER BY seq DESC LIMIT $4)"
+/// A page of the schedules that a condition leaves; and how many were looked at for it, and up to
+/// where. Each condition has an index, and a statement of its own, so that it is used.
+macro_rules! paged {
+    ($condition:literal) => {
+        [
+            shown!(
+                concat!(
+                    "(SELECT * FROM schedules WHERE seq < $1 AND ",
+                    $condition,
+                    " ORDER BY seq DESC LIMIT $2)",
+                ),
+                "WHERE (s.state IS NULL AND t.state = ANY($4)) OR s.state = ANY($5) \
+                 ORDER BY s.seq DESC LIMIT $6"
+            ),
+            concat!(
+                "SELECT min(seq), count(*) FROM (SELECT seq FROM schedules WHERE seq < $1 AND ",
+                $condition,
+                " ORDER BY seq DESC LIMIT $2) s",
+            ),
+        ]
     };
 }
 
-const SCHEDULES: &str = concat!(
-    "SELECT s.seq, s.id, s.label, s.plan, s.created_at_ms, s.state, s.next_at_ms, s.ended_at_ms, \
-     s.task, ",
-    run!(),
-    "FROM ",
-    looked_at!(),
-    " s LEFT JOIN tasks t ON t.id = s.task \
-     WHERE (s.state IS NULL AND t.state = ANY($5)) OR s.state = ANY($6) \
-     ORDER BY s.seq DESC LIMIT $7"
-);
-const LOOKED_AT: &str = concat!("SELECT min(s.seq), count(*) FROM ", looked_at!(), " s");
+const ALL: [&str; 2] = paged!("$3::text IS NULL");
+const LABELLED: [&str; 2] = paged!("label = $3");
+const RECURRING: [&str; 2] = paged!("state IS NOT NULL AND $3::text IS NULL");
 
 /// Schedules, newest first.
 pub(super) async fn schedules(
@@ -123,21 +130,24 @@ pub(super) async fn schedules(
     let tasks = states.iter().flat_map(|state| state.of_tasks());
     let once: Vec<i16> = tasks.map(|state| small(state.number())).collect();
     let recurring: Vec<i16> = states.iter().filter_map(|state| state.number().map(small)).collect();
-    let recur = once.is_empty();
+    let [page, looked_at] = match &filter.label {
+        Some(_) => LABELLED,
+        None if once.is_empty() => RECURRING,
+        None => ALL,
+    };
     let before = filter.before.unwrap_or(i64::MAX);
-    let looked_at = stored(LOOKED_AT_MAX);
+    let most = stored(LOOKED_AT_MAX);
     // One more than is wanted tells whether there is a next page.
     let limit = stored(filter.schedules_max.saturating_add(1));
-    let values: &Values<'_> =
-        &[&filter.label, &recur, &before, &looked_at, &once, &recurring, &limit];
-    let mut rows = session.rows(SCHEDULES, values).await?;
+    let values: &Values<'_> = &[&before, &most, &filter.label, &once, &recurring, &limit];
+    let mut rows = session.rows(page, values).await?;
     let next = if rows.len() > filter.schedules_max {
         rows.truncate(filter.schedules_max);
         rows.last().map(|row| row.try_get("seq")).transpose()?
     } else {
-        let found = session.rows(LOOKED_AT, values.get(..4).unwrap_or_default()).await?;
+        let found = session.rows(looked_at, values.get(..3).unwrap_or_default()).await?;
         let Some(found) = found.first() else { return Ok(SchedulePage::default()) };
-        if found.try_get::<_, i64>(1)? < looked_at { None } else { found.try_get(0)? }
+        if found.try_get::<_, i64>(1)? < most { None } else { found.try_get(0)? }
     };
     let schedules = rows.iter().map(read).collect::<Result<_, _>>()?;
     Ok(SchedulePage { schedules, next })

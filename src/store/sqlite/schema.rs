@@ -10,7 +10,7 @@
 //! | `revision` | the number of the latest change of a watched task (one row) |
 //! | `clock` | the latest time that was told, for when the clock goes back (one row) |
 //! | `schedule` | a schedule; `state` is null if it starts once and so stands as its task does |
-//! | `occurrence` | a due time of a recurring schedule, or several in a row with the same decision |
+//! | `occurrence` | what was decided of a due time, or of several in a row |
 //!
 //! Times are milliseconds since 1970. `endpoint` is empty for any worker. `changed` is the revision
 //! at which a watched task changed, and null for the others. `follows` is the `seq` of the leader,

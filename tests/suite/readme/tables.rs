@@ -5,10 +5,11 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 24] = [
+pub(super) const ALL: [&str; 31] = [
     "server",
     "message-consumer",
     "task-worker",
+    "scheduler",
     "up",
     "publish",
     "verify",
@@ -23,11 +24,17 @@ pub(super) const ALL: [&str; 24] = [
     "tasks cancel",
     "tasks retry",
     "tasks submit",
+    "schedules list",
+    "schedules show",
+    "schedules cancel",
+    "schedules delete",
+    "schedules add",
     "calculate",
     "bench",
     "bench limit",
     "bench tasks",
     "bench calculations",
+    "bench schedules",
     "doctor",
     "config check",
 ];
@@ -97,6 +104,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "server",
         "message-consumer",
         "task-worker",
+        "scheduler",
         "publish",
         "verify",
         "history",
@@ -109,6 +117,11 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "tasks cancel",
         "tasks retry",
         "tasks submit",
+        "schedules list",
+        "schedules show",
+        "schedules cancel",
+        "schedules delete",
+        "schedules add",
         "calculate",
         "bench",
         "doctor",
