@@ -79,6 +79,10 @@ pub struct Claimed {
     pub next_due_ms: Option<Millis>,
 }
 
+/// Whoever waits for work looks by itself more often than this: what is due later needs no bell,
+/// however much of it comes in.
+const LOOKED_EVERY_MS: Millis = 2000;
+
 /// By how much the clocks of two machines may differ.
 pub(crate) const CLOCKS_APART_MS: Millis = 60_000;
 
