@@ -25,6 +25,9 @@ mod message_consumer;
 mod process;
 mod publish;
 mod rabbitmq_settings;
+mod scheduler;
+mod scheduler_settings;
+mod schedules;
 mod server;
 mod settings;
 mod settings_file;
@@ -73,6 +76,9 @@ enum Command {
     /// Runs tasks, and nothing else.
     #[command(after_help = task_worker::EXAMPLES)]
     TaskWorker(settings::TaskWorkerCommand),
+    /// Takes schedules over HTTP and starts what is due.
+    #[command(after_help = scheduler::EXAMPLES)]
+    Scheduler(settings::SchedulerCommand),
     /// Runs server and message-consumer in one process: the quickest start.
     #[command(after_help = up::EXAMPLES)]
     Up(settings::UpSettings),
@@ -100,6 +106,9 @@ enum Command {
     /// Lists, shows, cancels, retries and adds tasks.
     #[command(after_help = tasks::EXAMPLES)]
     Tasks(tasks::TasksCommand),
+    /// Lists, shows, cancels, deletes and adds schedules.
+    #[command(after_help = schedules::EXAMPLES)]
+    Schedules(schedules::SchedulesCommand),
     /// Calculates the factorial of a number.
     #[command(after_help = calculate::EXAMPLES)]
     Calculate(calculate::CalculateCommand),
@@ -143,6 +152,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Server(settings) => server::run(settings),
         Command::MessageConsumer(settings) => message_consumer::run(settings),
         Command::TaskWorker(settings) => task_worker::run(settings),
+        Command::Scheduler(settings) => scheduler::run(settings),
         Command::Up(settings) => up::run(settings),
         Command::Spaceship(command) => spaceship::run(&command),
         Command::Publish(command) => publish::run(&command),
@@ -152,6 +162,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
         Command::Tasks(command) => tasks::run(&command),
+        Command::Schedules(command) => schedules::run(&command),
         Command::Calculate(command) => calculate::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(command) => doctor::run(&command),

@@ -19,8 +19,11 @@ pub(super) use super::capture_settings::{CaptureSettings, CheckedCapture};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
+pub(super) use super::scheduler_settings::SchedulerCommand;
 pub(super) use super::spaceship_settings::{SpaceshipCommand, SpaceshipSettings};
-pub(super) use super::task_settings::{CheckedWorker, TaskServerSettings, WorkerSettings};
+pub(super) use super::task_settings::{
+    CheckedWorker, RetentionSettings, TaskServerSettings, WorkerSettings,
+};
 use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;
 use crate::web::{self, CorsOrigins, ListenError, ServeSettings, Tokens, check_listen};

@@ -101,7 +101,7 @@ impl<'a> TaskRooms<'a> {
             }
             None => (None, None),
         };
-        let keeping = store.keep(process, hearing, settings.keep_for());
+        let keeping = store.keep(process, hearing, settings.retention.keep_for());
         Ok(Self { parts, kind, hub, metrics, carrying, keeping })
     }
 

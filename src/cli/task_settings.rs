@@ -46,12 +46,19 @@ pub(super) struct WorkerSettings {
     take_over: bool,
 }
 
+/// What becomes of tasks that have ended.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RetentionSettings {
+    /// How long ended tasks and schedules, and their results, are kept, in days; 0 is for ever.
+    #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
+    task_retention_days: u32,
+}
+
 /// What a server does with tasks.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TaskServerSettings {
-    /// How long ended tasks and their results are kept, in days; 0 is for ever.
-    #[arg(long, env, value_name = "DAYS", default_value_t = 30)]
-    task_retention_days: u32,
+    #[command(flatten)]
+    pub(super) retention: RetentionSettings,
     /// The largest number whose factorial is calculated.
     #[arg(long, env, value_name = "N", default_value_t = 10_000_000)]
     pub(super) calculation_input_max: u64,
@@ -150,8 +157,8 @@ impl CheckedWorker {
     }
 }
 
-impl TaskServerSettings {
-    /// How long; `None` is for ever.
+impl RetentionSettings {
+    /// How long they are kept; `None` is for ever.
     pub(super) fn keep_for(&self) -> Option<Duration> {
         (self.task_retention_days > 0).then(|| DAY * self.task_retention_days)
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | here | the trait [`Store`], and what it is asked and answers |
 //! | `row` | a task as it stands, and its states |
+//! | [`schedules`] | when which task is to be started: the trait [`Schedules`] |
 //! | [`sqlite`] | a file in the state directory, shared by all processes of one machine |
 //! | [`postgres`] | a database that many machines share |
 //!
@@ -31,6 +32,7 @@
 
 pub mod postgres;
 mod row;
+pub mod schedules;
 pub mod sqlite;
 
 use std::fmt;
@@ -39,6 +41,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use self::row::{NewTask, Submitted, Task, TaskState};
+pub use self::schedules::Schedules;
 use crate::task::{Attempt, Beat, Name, Outcome, TaskId, WorkerId};
 
 /// What a store answers, later.
@@ -80,6 +83,11 @@ pub struct Claimed {
 /// that is not heard of any more, is given up: so that one which kills its workers does not do so
 /// for ever, where no process starts again that knows.
 pub const ATTEMPTS_PER_FAILURE: u32 = 20;
+
+/// Whoever waits for work looks by itself more often than this: what is due later needs no bell,
+/// however much of it comes in.
+const LOOKED_EVERY_MS: Millis = 2000;
+
 /// By how much the clocks of two machines may differ.
 pub(crate) const CLOCKS_APART_MS: Millis = 60_000;
 
@@ -168,7 +176,7 @@ pub struct Swept {
     pub missed: u64,
     /// Attempts of outside workers that were not heard of in time.
     pub overdue: u64,
-    /// Ended tasks that were removed for their age.
+    /// What was removed for its age: ended tasks and schedules, and occurrences of schedules.
     pub pruned: u64,
 }
 
@@ -177,7 +185,8 @@ pub struct Swept {
 pub struct Sweep {
     /// The wall time now.
     pub now_ms: Millis,
-    /// Tasks that ended before this are removed, with their results; `None`: none are.
+    /// Tasks that ended before this are removed, with their results, and so are schedules, and what
+    /// was decided of the times of those that go on; `None`: none are.
     pub ended_before_ms: Option<Millis>,
     /// The wall clock has gone back: what was due before that is due now.
     pub clock_went_back: bool,
@@ -210,7 +219,7 @@ pub enum StoreError {
 }
 
 /// Where tasks are kept. Every change is synced before it is answered; what waits is grouped.
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Schedules + Send + Sync + fmt::Debug {
     /// Adds tasks; what came of each, in their order. If it fails, it has added none. One whose id
     /// is another task's is left out.
     fn submit(&self, tasks: Vec<NewTask>, now_ms: Millis) -> Answer<'_, Vec<Submitted>>;

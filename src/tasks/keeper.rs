@@ -162,7 +162,7 @@ impl Keeper {
 
 /// Notices when the wall clock goes back, by the monotonic one.
 #[derive(Debug)]
-struct WallWatch {
+pub struct WallWatch {
     wall_ms: Millis,
     at: Instant,
     /// A start is like a jump: how the clock went before is not known.
@@ -170,12 +170,15 @@ struct WallWatch {
 }
 
 impl WallWatch {
-    fn new(clock: &dyn Clock) -> Self {
+    /// From now on.
+    #[must_use]
+    pub fn new(clock: &dyn Clock) -> Self {
         let wall_ms = clock.wall().timestamp_millis();
         Self { wall_ms, at: clock.monotonic(), went_back: true }
     }
 
-    fn went_back(&mut self, clock: &dyn Clock) -> bool {
+    /// Whether it went back since this was asked last; the first time, it may have.
+    pub fn went_back(&mut self, clock: &dyn Clock) -> bool {
         let (wall_ms, now) = (clock.wall().timestamp_millis(), clock.monotonic());
         let passed = now.saturating_duration_since(self.at).as_millis();
         let expected = self.wall_ms.saturating_add(Millis::try_from(passed).unwrap_or(0));
@@ -187,7 +190,8 @@ impl WallWatch {
         std::mem::take(&mut self.went_back) || jumped
     }
 
-    const fn forget(&mut self, went_back: bool) {
+    /// Nothing was done about it: the next answer is yes again, if `went_back`.
+    pub const fn forget(&mut self, went_back: bool) {
         self.went_back |= went_back;
     }
 }

@@ -11,11 +11,12 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 38] = [
     &[],
     &["server"],
     &["message-consumer"],
     &["task-worker"],
+    &["scheduler"],
     &["up"],
     &["spaceship"],
     &["publish"],
@@ -33,12 +34,19 @@ const COMMANDS: [&[&str]; 30] = [
     &["tasks", "cancel"],
     &["tasks", "retry"],
     &["tasks", "submit"],
+    &["schedules"],
+    &["schedules", "list"],
+    &["schedules", "show"],
+    &["schedules", "cancel"],
+    &["schedules", "delete"],
+    &["schedules", "add"],
     &["calculate"],
     &["bench"],
     &["bench", "limit"],
     &["bench", "tasks"],
     &["bench", "calculations"],
     &["bench", "captures"],
+    &["bench", "schedules"],
     &["doctor"],
     &["config"],
     &["config", "check"],

@@ -29,6 +29,7 @@ mod pool;
 mod postgres;
 mod rabbitmq;
 mod readme;
+mod schedules;
 mod sim_disk;
 mod sim_tree;
 mod spaceship;

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::marks::{ENTRY_BYTES_MIN, SPREAD_SECONDS_MAX};
-use super::{bare, calculations, captures, limit, run as running, target, tasks};
+use super::{bare, calculations, captures, limit, run as running, schedules, target, tasks};
 use crate::cli::answer::Output;
 use crate::cli::exit::{Exit, Failure, OrExit};
 use crate::cli::settings::{OutputSettings, StateSettings};
@@ -121,6 +121,9 @@ enum Action {
     /// Measures how much of what ships stream is captured and stored.
     #[command(after_help = captures::EXAMPLES)]
     Captures(captures::CapturesBench),
+    /// Loads a scheduler as its users do, and sees how late what was scheduled begins.
+    #[command(after_help = schedules::EXAMPLES)]
+    Schedules(schedules::SchedulesBench),
     /// A bare HTTP server for `bench limit`, until stdin ends.
     #[command(hide = true)]
     Bare(bare::BareCommand),
@@ -133,6 +136,7 @@ pub(in crate::cli) fn run(command: &BenchCommand) -> Result<Exit, Failure> {
         Some(Action::Tasks(tasks)) => tasks::run(tasks),
         Some(Action::Calculations(calculations)) => calculations::run(calculations),
         Some(Action::Captures(captures)) => captures::run(captures),
+        Some(Action::Schedules(schedules)) => schedules::run(schedules),
         Some(Action::Bare(bare)) => bare::run(bare),
         None => {
             crate::cli::logging::start(&command.state.log)?;

@@ -12,8 +12,9 @@ use serde::Serialize;
 /// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 /// Commands of ours that hold a state directory but do not work on its messages for long.
-const TOOLS: [&str; 7] = ["publish", "verify", "history", "config", "bench", "tasks", "calculate"];
-const SERVICES: [&str; 4] = ["server", "message-consumer", "task-worker", "up"];
+const TOOLS: [&str; 8] =
+    ["publish", "verify", "history", "config", "bench", "tasks", "schedules", "calculate"];
+const SERVICES: [&str; 5] = ["server", "message-consumer", "task-worker", "scheduler", "up"];
 /// The file that every process of a state directory has open (`state`).
 const STATE_FILE: &str = "data.mdb";
 

@@ -14,6 +14,7 @@
 //! | [`tasks`], [`tasks_marks`], [`tasks_client`], [`tasks_settle`] | the same for tasks |
 //! | [`captures`], [`captures_crew`] | how much of what ships stream is stored |
 //! | [`calculations`] | from asking for a factorial to its digits |
+//! | [`schedules`], [`schedules_load`], [`schedules_due`] | users of a scheduler, and lateness |
 //! | [`limit`], [`bare`], [`limit_rabbitmq`] | what the parts alone cost on this machine |
 
 mod arrival;
@@ -38,6 +39,9 @@ mod report;
 mod request;
 mod run;
 mod schedule;
+mod schedules;
+mod schedules_due;
+mod schedules_load;
 mod tally;
 mod target;
 mod tasks;

@@ -10,6 +10,7 @@
 //! | `row` | rows as tasks, and under a lock |
 //! | `submit`, `claim`, `settle`, `life`, `turn`, `sweep` | the changes |
 //! | `read`, `changes` | the questions |
+//! | `schedules`, `planned` | what is done to schedules, and asked of them |
 //! | [`inspect`] | what a person should know of a database |
 //!
 //! Four connections: one for changes, two for questions (short ones, and those about many tasks),
@@ -29,8 +30,10 @@ pub mod error;
 pub mod inspect;
 mod life;
 mod link;
+mod planned;
 mod read;
 mod row;
+mod schedules;
 mod schema;
 mod settle;
 mod submit;

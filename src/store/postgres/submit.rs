@@ -10,7 +10,7 @@ use super::changes::place;
 use super::error::DatabaseError;
 use super::row::{stored, task_id, uuid};
 use super::writer::Txn;
-use crate::store::{Millis, NewTask, Submitted};
+use crate::store::{LOOKED_EVERY_MS, Millis, NewTask, Submitted};
 
 /// How often a leader may vanish between the look at it and following it.
 const ROUNDS_MAX: usize = 10;
@@ -69,7 +69,10 @@ pub(super) fn submit<'a>(
             }
             find_leaders(txn, &mut entries, &answers).await?;
         }
-        txn.ring_work();
+        let soon = |now_ms: Millis| now_ms.saturating_add(LOOKED_EVERY_MS);
+        if tasks.iter().any(|(task, now_ms)| task.run_at_ms <= soon(*now_ms)) {
+            txn.ring_work();
+        }
         if tasks.iter().any(|(task, _)| task.is_watched) {
             txn.ring_news();
         }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::claim::TOO_LATE;
 use super::error::DatabaseError;
 use super::row::{Held, end_followers, lock, write};
+use super::schedules;
 use super::writer::Txn;
 use crate::store::{BACK_OFF_MS_MAX, Millis, Sweep, Swept, TaskState};
 
@@ -25,7 +26,7 @@ const OVERDUE: &str = "SELECT id FROM tasks WHERE deadline_ms < $1 ORDER BY dead
 /// With who follows it, unless one of those was submitted later.
 const PRUNE: &str = "DELETE FROM tasks WHERE id = ANY (ARRAY(SELECT t.id FROM tasks t \
      WHERE t.finished_at_ms < $1 AND NOT EXISTS (SELECT FROM tasks f WHERE f.follows = t.id) \
-     ORDER BY t.finished_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED))";
+     ORDER BY t.finished_at_ms LIMIT $2 FOR UPDATE SKIP LOCKED)) RETURNING id";
 const PRUNE_FOLLOWERS: &str = "DELETE FROM tasks WHERE id = ANY (ARRAY(SELECT f.id FROM tasks t \
      JOIN tasks f ON f.follows = t.id WHERE t.finished_at_ms < $1 AND f.created_at_ms < $1 \
      LIMIT $2 FOR UPDATE OF f SKIP LOCKED))";
@@ -40,7 +41,11 @@ pub(super) async fn sweep(txn: &Txn, sweep: Sweep) -> Result<Swept, DatabaseErro
     let mut pruned = 0;
     if let Some(ended_before_ms) = sweep.ended_before_ms {
         pruned += txn.execute(PRUNE_FOLLOWERS, &[&ended_before_ms, &PIECE]).await?;
-        pruned += txn.execute(PRUNE, &[&ended_before_ms, &PIECE]).await?;
+        let removed = txn.rows(PRUNE, &[&ended_before_ms, &PIECE]).await?;
+        let removed: Vec<Uuid> =
+            removed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        pruned += removed.len() as u64;
+        pruned += schedules::prune(txn, &removed, ended_before_ms, PIECE).await?;
     }
     txn.execute(FORGET, &[&now_ms.saturating_sub(TOMBSTONE_MS)]).await?;
     Ok(Swept { missed: missed.len() as u64, overdue, pruned })

@@ -9,6 +9,7 @@
 //! | `write`, `row` | a transaction, and the rows it changes with all that hangs on them |
 //! | `submit`, `claim`, `settle`, `workers`, `sweep` | what is done to tasks |
 //! | `read` | what is asked of them |
+//! | `schedules`, `planned` | what is done to schedules, and asked of them |
 //! | `bells`, `fault` | what other processes are told; what is told of errors |
 
 mod bells;
@@ -16,8 +17,10 @@ mod claim;
 mod fault;
 mod file;
 mod log;
+mod planned;
 mod read;
 mod row;
+mod schedules;
 mod schema;
 mod settle;
 mod submit;

@@ -9,6 +9,8 @@
 //! | `count` | how many tasks of a kind are in a state |
 //! | `revision` | the number of the latest change of a watched task (one row) |
 //! | `clock` | the latest time that was told, for when the clock goes back (one row) |
+//! | `schedule` | a schedule; `state` is null if it starts once and so stands as its task does |
+//! | `occurrence` | what was decided of a due time, or of several in a row |
 //!
 //! Times are milliseconds since 1970. `endpoint` is empty for any worker. `changed` is the revision
 //! at which a watched task changed, and null for the others. `follows` is the `seq` of the leader,
@@ -20,7 +22,7 @@ use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 /// Says in the file's head that it is ours: `adpt`.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"adpt");
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,
@@ -85,6 +87,35 @@ INSERT INTO revision VALUES (0);
     "
 CREATE TABLE clock (seen INTEGER NOT NULL) STRICT;
 INSERT INTO clock VALUES (0);
+",
+    "
+CREATE TABLE schedule (
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    label TEXT,
+    plan BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    state INTEGER,
+    next_at INTEGER,
+    ended_at INTEGER,
+    task BLOB
+) STRICT;
+CREATE INDEX labelled ON schedule (label, seq) WHERE label IS NOT NULL;
+CREATE INDEX recurring ON schedule (seq) WHERE state IS NOT NULL;
+CREATE INDEX due ON schedule (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX over ON schedule (ended_at) WHERE ended_at IS NOT NULL;
+CREATE TABLE occurrence (
+    schedule INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    last_due_at INTEGER NOT NULL,
+    times INTEGER NOT NULL,
+    decision INTEGER NOT NULL,
+    reason TEXT,
+    decided_at INTEGER NOT NULL,
+    task BLOB,
+    PRIMARY KEY (schedule, due_at)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX decided ON occurrence (decided_at);
 ",
 ];
 

@@ -16,7 +16,11 @@ pub(super) fn submit(
     tasks.iter().map(|task| submit_one(write, task, now_ms)).collect()
 }
 
-fn submit_one(write: &mut Write<'_>, task: &NewTask, now_ms: Millis) -> Result<Submitted> {
+pub(super) fn submit_one(
+    write: &mut Write<'_>,
+    task: &NewTask,
+    now_ms: Millis,
+) -> Result<Submitted> {
     if let Some(known) = write.find(task.id)? {
         let (known, payload) = write.row_and_payload(known.seq)?;
         let is_same =

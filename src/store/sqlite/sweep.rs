@@ -3,6 +3,7 @@
 use rusqlite::{Result, params};
 
 use super::claim::too_late;
+use super::schedules;
 use super::workers::forget_buried;
 use super::write::Write;
 use crate::store::{BACK_OFF_MS_MAX, Millis, Sweep, Swept};
@@ -21,7 +22,7 @@ pub(super) fn sweep(write: &mut Write<'_>, sweep: Sweep, seen_ms: Millis) -> Res
         missed: miss(write, now_ms)?,
         overdue: overdue(write, now_ms)?,
         pruned: match sweep.ended_before_ms {
-            Some(before_ms) => prune(write, before_ms)?,
+            Some(before_ms) => prune(write, before_ms)? + schedules::prune(write, before_ms)?,
             None => 0,
         },
     })

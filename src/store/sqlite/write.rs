@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 
 use super::bells::Rings;
 use super::row::{PAYLOAD, Row, columns, endpoint_text};
-use crate::store::{NewTask, TaskState};
+use crate::store::{LOOKED_EVERY_MS, NewTask, TaskState};
 use crate::task::{Name, TaskId, WorkerId};
 
 /// A payload that is longer has a row of its own.
@@ -150,7 +150,8 @@ impl<'a> Write<'a> {
                 .execute(params![seq, task.payload])?;
         }
         self.count(&task.kind, state, 1);
-        self.rings.work |= leader.is_none();
+        let is_soon = task.run_at_ms <= now_ms.saturating_add(LOOKED_EVERY_MS);
+        self.rings.work |= leader.is_none() && is_soon;
         Ok(())
     }
 
@@ -249,6 +250,9 @@ impl<'a> Write<'a> {
         ] {
             self.statement(sql)?.execute([row.seq])?;
         }
+        // What starts once is over with its task.
+        self.statement("DELETE FROM schedule WHERE id = ?1 AND state IS NULL")?
+            .execute([row.id.bytes()])?;
         self.count(&row.kind, row.state, -1);
         Ok(())
     }

@@ -5,10 +5,11 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 26] = [
+pub(super) const ALL: [&str; 33] = [
     "server",
     "message-consumer",
     "task-worker",
+    "scheduler",
     "up",
     "spaceship",
     "publish",
@@ -24,12 +25,18 @@ pub(super) const ALL: [&str; 26] = [
     "tasks cancel",
     "tasks retry",
     "tasks submit",
+    "schedules list",
+    "schedules show",
+    "schedules cancel",
+    "schedules delete",
+    "schedules add",
     "calculate",
     "bench",
     "bench limit",
     "bench tasks",
     "bench calculations",
     "bench captures",
+    "bench schedules",
     "doctor",
     "config check",
 ];
@@ -99,6 +106,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "server",
         "message-consumer",
         "task-worker",
+        "scheduler",
         "publish",
         "verify",
         "history",
@@ -111,6 +119,11 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "tasks cancel",
         "tasks retry",
         "tasks submit",
+        "schedules list",
+        "schedules show",
+        "schedules cancel",
+        "schedules delete",
+        "schedules add",
         "calculate",
         "bench",
         "doctor",

@@ -11,6 +11,7 @@ mod liveness;
 mod model;
 mod postgres;
 mod results;
+mod schedules;
 mod sqlite;
 mod sqlite_faults;
 mod sqlite_model;
@@ -107,6 +108,18 @@ macro_rules! conformance {
                 a_clock_that_went_back_delays_nothing,
                 a_retry_makes_an_unlucky_task_due_and_no_other,
                 a_retry_of_a_missed_task_can_begin,
+            ]
+            schedules: [
+                a_schedule_and_its_task_are_there_together,
+                a_schedule_stands_as_its_task_stands,
+                schedules_are_listed_newest_first_in_pages,
+                of_those_who_advance_a_schedule_one_does,
+                what_was_decided_of_a_time_stands,
+                a_clock_that_went_back_takes_back_what_has_not_come,
+                a_replaced_start_is_cancelled_and_the_last_step_ends_a_schedule,
+                a_cancelled_schedule_starts_nothing_any_more,
+                a_deleted_schedule_is_gone_and_its_tasks_are_cancelled,
+                pruning_leaves_what_is_still_active,
             ]
         }
     };
