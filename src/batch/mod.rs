@@ -14,6 +14,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`writer`] | the four steps |
+//! | [`Companion`] | what else is committed with a batch |
 //! | `content` | what is written into a file: lines as they came, a program's, dead letters |
 //! | `folders` | made, synced, and made again when a reader has taken one away |
 //! | `record` | the transactions of steps 2 and 4 |
@@ -25,6 +26,7 @@
 //! | [`name`] | sole owner of file names |
 //! | [`verify`] | is everything accepted in files, waiting or dead? |
 
+mod companion;
 mod content;
 pub mod dead;
 pub mod disk;
@@ -37,4 +39,5 @@ pub mod recovery;
 pub mod verify;
 pub mod writer;
 
+pub use companion::{Companion, Tally};
 pub use content::Content;

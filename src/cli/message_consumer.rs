@@ -9,12 +9,12 @@ use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process, then_stop};
 use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
 use super::task_worker::work_from;
+use super::topics;
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
 use crate::broker::Feed;
 use crate::broker::rabbitmq::bridge::{Bridge, BridgeParts};
-use crate::rooms::messages::consume::{ConsumeError, Consumer};
-use crate::rooms::messages::foreign;
+use crate::consumer::{ConsumeError, Consumer};
 use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -47,6 +47,7 @@ pub(super) async fn consume(
     broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let topics = topics::consumed(batch, &process, broker.is_some());
     let feed = broker.map(|broker| bridge(&process, common, broker)).transpose()?;
     let consumer = Consumer {
         output: disk.path().to_owned(),
@@ -54,7 +55,8 @@ pub(super) async fn consume(
         state: process.state,
         clock: process.clock,
         life: process.life,
-        settings: batch.consumer(common.shards.count(), process.shutdown),
+        topics,
+        settings: batch.consumer(common.shards.count()),
         feed,
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
@@ -82,7 +84,7 @@ fn bridge(
         state: process.state.clone(),
         clock: Arc::clone(&process.clock),
         keys_max: common.keys.idempotency_keys,
-        check: foreign::read,
+        check_of: topics::check_of,
         life: process.life.clone(),
     });
     Ok(Arc::new(bridge.context("wake-up sockets").or_exit(Exit::CannotCreate)?))

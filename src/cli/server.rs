@@ -21,7 +21,9 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
-use crate::rooms::messages::watch::{PipelineMetrics, Watch};
+use crate::rooms::telemetry::ships;
+use crate::rooms::telemetry::ships::api::Ships;
+use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
 use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
 
@@ -82,6 +84,8 @@ pub(super) async fn serve_all(
         shards: common.shards.count(),
     };
     let mut rooms = vec![api::room(api, &front.auth)];
+    let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
+    rooms.push(ships::api::room(Ships { state, clock }, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);

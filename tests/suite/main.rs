@@ -28,6 +28,7 @@ mod pool;
 mod postgres;
 mod rabbitmq;
 mod readme;
+mod ships;
 mod sim_disk;
 mod sim_tree;
 mod state_refused;

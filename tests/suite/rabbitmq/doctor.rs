@@ -239,7 +239,7 @@ fn the_management_api_tells_of_policies_and_limits() {
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let members = found(&report, "ok").into_iter().find(|(check, _)| check == "members");
         let knows_nodes = !found(&report, "unknown").iter().any(|(check, _)| check == "nodes");
-        let is_whole = |said: &str| said.starts_with("all of 7 quorum queues") && knows_nodes;
+        let is_whole = |said: &str| said.starts_with("all of 13 quorum queues") && knows_nodes;
         members.filter(|(_, said)| is_whole(said)).map(|_| report)
     });
     the(&report, "ok", "policies");
@@ -258,10 +258,10 @@ fn the_management_api_tells_of_policies_and_limits() {
     });
     let problems = found(&report, "problem").into_iter().map(|(_, said)| said);
     let problems: Vec<_> = problems.collect();
-    assert_eq!(problems[0], "the policy \"short\" sets max-length to 9 on 1 queue");
-    assert_eq!(problems[1], "the policy \"short\" sets message-ttl to 60000 on 6 queues");
+    assert_eq!(problems[0], "the policy \"short\" sets max-length to 9 on 2 queues");
+    assert_eq!(problems[1], "the policy \"short\" sets message-ttl to 60000 on 12 queues");
     let warned = the(&report, "warning", "policies");
-    assert_eq!(warned, "the policy \"short\" sets max-length to 9 on 5 queues");
+    assert_eq!(warned, "the policy \"short\" sets max-length to 9 on 10 queues");
     rig.set("RABBITMQ_MANAGEMENT_URL", format!("http://guest:s3cret@127.0.0.1:{port}/"));
     let report = examine(&rig, 0);
     assert!(the(&report, "unknown", "management").contains("401 Unauthorized"), "{report:#}");
