@@ -18,6 +18,7 @@
 //! | `content` | what is written into a file: lines as they came, a program's, dead letters |
 //! | `folders` | made, synced, and made again when a reader has taken one away |
 //! | `record` | the transactions of steps 2 and 4 |
+//! | [`lines`] | reading the lines of a committed batch, wherever its file is |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
 //! | [`dead`] | messages that no worker could do: kept, shown, sent again |
@@ -32,6 +33,7 @@ pub mod dead;
 pub mod disk;
 mod folders;
 pub mod journal;
+pub mod lines;
 pub mod name;
 pub mod output;
 mod record;

@@ -126,6 +126,7 @@ impl BatchSettings {
         if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
             problems.push(anyhow!("FILES_PER_SECOND must be 0, or from 1e-6 to 1e6"));
         }
+        problems.extend(self.ships.redis.check().err().unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 

@@ -114,7 +114,7 @@ fn open(settings: &StateSettings) -> Result<State, Failure> {
 }
 
 /// The output directory of the state environment, and no other.
-fn open_output(state: &State, settings: &OutputSettings) -> Result<OutputDir, Failure> {
+pub(super) fn open_output(state: &State, settings: &OutputSettings) -> Result<OutputDir, Failure> {
     let path = &settings.data_output_dir;
     let context = || format!("output directory {} (DATA_OUTPUT_DIR)", path.display());
     let disk = OutputDir::open(path).with_context(context).or_exit(Exit::CannotCreate)?;

@@ -27,6 +27,7 @@ mod rabbitmq_settings;
 mod server;
 mod settings;
 mod settings_file;
+mod ship_data;
 mod ship_settings;
 mod signals;
 mod tap;
@@ -93,6 +94,9 @@ enum Command {
     /// Watches messages live without consuming them.
     #[command(after_help = tap::EXAMPLES)]
     Tap(tap::TapCommand),
+    /// Shows how much is stored of each ship, or what it has measured.
+    #[command(after_help = ship_data::EXAMPLES)]
+    ShipData(ship_data::ShipDataCommand),
     /// Lists, shows, cancels, retries and adds tasks.
     #[command(after_help = tasks::EXAMPLES)]
     Tasks(tasks::TasksCommand),
@@ -146,6 +150,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Dead(command) => dead::run(&command),
         Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
+        Command::ShipData(command) => ship_data::run(&command),
         Command::Tasks(command) => tasks::run(&command),
         Command::Calculate(command) => calculate::run(&command),
         Command::Bench(command) => bench::run(&command),

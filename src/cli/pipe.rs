@@ -64,6 +64,15 @@ impl Pipe {
             written => Ok(written?),
         }
     }
+
+    /// Writes all of `bytes`, unless it is stopped or closed before.
+    pub(super) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() && self.goes_on()? {
+            let written = self.write_some(bytes)?;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 /// Says something on stderr; whether anybody listens changes nothing.

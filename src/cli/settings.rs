@@ -18,7 +18,7 @@ pub(super) use super::batch_settings::{BatchSettings, OutputSettings};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
-pub(super) use super::ship_settings::ShipSettings;
+pub(super) use super::ship_settings::{RedisSettings, ShipSettings};
 pub(super) use super::task_settings::{CheckedWorker, TaskServerSettings, WorkerSettings};
 use crate::broker::idempotency::KeyRetention;
 use crate::shard::SHARDS_MAX;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 29] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -26,6 +26,7 @@ const COMMANDS: [&[&str]; 28] = [
     &["dead", "show"],
     &["dead", "resend"],
     &["doubles"],
+    &["ship-data"],
     &["tasks"],
     &["tasks", "list"],
     &["tasks", "show"],

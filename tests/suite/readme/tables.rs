@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 24] = [
+pub(super) const ALL: [&str; 25] = [
     "server",
     "message-consumer",
     "task-worker",
@@ -18,6 +18,7 @@ pub(super) const ALL: [&str; 24] = [
     "dead show",
     "dead resend",
     "doubles",
+    "ship-data",
     "tasks list",
     "tasks show",
     "tasks cancel",
@@ -104,6 +105,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "dead list",
         "dead show",
         "dead resend",
+        "ship-data",
         "tasks list",
         "tasks show",
         "tasks cancel",

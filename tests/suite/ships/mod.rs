@@ -2,6 +2,9 @@
 
 mod accounts;
 mod kills;
+mod output;
+mod redis;
+mod redis_server;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

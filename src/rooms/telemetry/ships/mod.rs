@@ -8,6 +8,7 @@
 //! | [`table`] | the tables: a row per ship, rows per ship and second, and per minute |
 //! | [`api`], `chart` | `GET /ships`, and the points of a chart |
 //! | [`commits`] | the batches of telemetry in the order of their commits |
+//! | [`redis`] | pushes what was committed into Redis, if there is one |
 //! | [`foreign`] | reads what others publish |
 
 pub mod api;
@@ -17,4 +18,5 @@ pub mod commits;
 pub mod companion;
 pub mod foreign;
 mod line;
+pub mod redis;
 pub mod table;
