@@ -23,10 +23,10 @@ use async_data_processor::broker::idempotency::KeyRetention;
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
 use async_data_processor::clock::SystemClock;
+use async_data_processor::consumer::{Consumer, ConsumerSettings, Processing, TopicPart};
+use async_data_processor::message::Topic;
 use async_data_processor::pool::scale::Limits;
-use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
 use async_data_processor::rooms::messages::entry::read_lines;
-use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::rooms::messages::receipt;
 use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{State, StateOptions};
@@ -105,10 +105,10 @@ fn consumer(state: &State, disk: Arc<dyn Disk>, output: &Path, life: &Lifecycle)
         clock: Arc::new(SystemClock),
         life: life.clone(),
         feed: None,
+        topics: vec![TopicPart::new(Topic::Messages, Processing::default())],
         settings: ConsumerSettings {
             shards: SHARDS,
             workers: Limits { least: 2, most: 2 },
-            processing: Processing::default(),
             compression: Compression::None,
             policy: TakePolicy {
                 batch_min: 5,

@@ -39,10 +39,11 @@
 //!
 //! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
 //! travels and where to; [`web`] lets it in; [`rooms::messages`] checks it; [`broker`] makes it
-//! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file. Of tasks,
-//! [`task`] says what travels, [`rooms::tasks`] and [`rooms::calculations`] let them in, [`store`]
-//! keeps them, and [`tasks`] runs them. [`cli`] puts the parts together; [`service`] and [`clock`]
-//! are what all of them stand on.
+//! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file;
+//! [`consumer`] drives both. [`rooms::telemetry`] goes the same way, under a topic of its own. Of
+//! tasks, [`task`] says what travels, [`rooms::tasks`] and [`rooms::calculations`] let them in,
+//! [`store`] keeps them, and [`tasks`] runs them. [`cli`] puts the parts together; [`service`] and
+//! [`clock`] are what all of them stand on.
 //!
 //! # Invariants
 //!
@@ -77,6 +78,8 @@ pub mod state;
 pub mod pool;
 
 pub mod batch;
+
+pub mod consumer;
 
 pub mod store;
 

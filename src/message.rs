@@ -37,7 +37,7 @@ impl fmt::Display for ShardId {
 pub enum Topic {
     /// The entries of `POST /message`.
     Messages,
-    /// What captures receive of ships.
+    /// What ships have measured.
     Telemetry,
 }
 
@@ -60,6 +60,12 @@ impl Topic {
             Self::Telemetry => "telemetry",
         }
     }
+
+    /// Whether it is the first topic there was, which texts and JSON leave out for that reason.
+    #[must_use]
+    pub fn is_messages(&self) -> bool {
+        *self == Self::Messages
+    }
 }
 
 /// One shard of one topic: the unit of order and of ownership.
@@ -81,6 +87,26 @@ impl ShardKey {
     #[must_use]
     pub const fn new(topic: Topic, shard: ShardId) -> Self {
         Self { topic, shard }
+    }
+
+    /// The shard in a word: `3`, or `t3` where it is telemetry's.
+    #[must_use]
+    pub fn short(self) -> String {
+        match self.topic {
+            Topic::Messages => self.shard.to_string(),
+            Topic::Telemetry => format!("t{}", self.shard),
+        }
+    }
+
+    /// Reads such a word; digits only, without a sign.
+    #[must_use]
+    pub fn parse_short(word: &str) -> Option<Self> {
+        let (topic, digits) = match word.strip_prefix('t') {
+            Some(digits) => (Topic::Telemetry, digits),
+            None => (Topic::Messages, word),
+        };
+        let is_number = digits.bytes().all(|b| b.is_ascii_digit());
+        Some(Self::new(topic, ShardId(digits.parse().ok().filter(|_| is_number)?)))
     }
 
     /// The stored shard key.
@@ -199,8 +225,22 @@ mod tests {
         assert!(keys.is_sorted());
         assert_eq!(ShardKey::parse(&keys[5]), Some(shard(256)));
         assert_eq!(ShardKey::parse_offset(&keys[5]), Some(3));
+        let telemetry = ShardKey::new(Topic::Telemetry, ShardId(0));
+        assert!(telemetry.offset_key(0) > keys[5]);
+        assert_eq!(ShardKey::parse(&telemetry.key()), Some(telemetry));
         assert_eq!(ShardKey::parse(&[9, 0, 0]), None);
         assert_eq!(ShardKey::parse_offset(&[1, 0, 0]), None);
+    }
+
+    #[test]
+    fn a_shard_in_a_word_reads_back_with_its_topic() {
+        for (topic, word) in [(Topic::Messages, "3"), (Topic::Telemetry, "t3")] {
+            let key = ShardKey::new(topic, ShardId(3));
+            assert_eq!((key.short().as_str(), ShardKey::parse_short(word)), (word, Some(key)));
+        }
+        for word in ["", "t", "x3", "+3", "t+3", "70000", "tt3"] {
+            assert_eq!(ShardKey::parse_short(word), None, "{word}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::companion::Tally;
 use super::disk::NewFile;
 use super::name::{BatchKind, Compression};
 use super::writer::{WriteError, retry};
@@ -26,6 +27,11 @@ impl Content {
             Self::AsIs | Self::Made(_) => BatchKind::Data,
             Self::Dead(..) => BatchKind::Dead,
         }
+    }
+
+    /// Whether each line is that of a message.
+    pub(super) const fn is_as_is(&self) -> bool {
+        matches!(self, Self::AsIs)
     }
 
     pub(super) fn reason(&self) -> &str {
@@ -80,17 +86,18 @@ pub(super) fn write(
     delivery: &Delivery,
     content: &Content,
     compression: Compression,
+    tally: Option<&mut (dyn Tally + 'static)>,
 ) -> Result<Written, WriteError> {
     let mut out = Measured { file, hash: twox_hash::XxHash3_64::new(), bytes: 0 };
     match compression {
-        Compression::None => write_lines(&mut out, path, delivery, content)?,
+        Compression::None => write_lines(&mut out, path, delivery, content, tally)?,
         Compression::Zstd => {
             let level = zstd::DEFAULT_COMPRESSION_LEVEL;
             let compressor = zstd::Encoder::new(&mut out, level);
             let mut compressor = compressor.map_err(retry("compressing", path))?;
             // So that `zstd --test` finds damage as well.
             compressor.include_checksum(true).map_err(retry("compressing", path))?;
-            write_lines(&mut compressor, path, delivery, content)?;
+            write_lines(&mut compressor, path, delivery, content, tally)?;
             compressor.finish().map_err(retry("writing", path))?;
         }
     }
@@ -110,11 +117,15 @@ fn write_lines(
     path: &Path,
     delivery: &Delivery,
     content: &Content,
+    mut tally: Option<&mut (dyn Tally + 'static)>,
 ) -> Result<(), WriteError> {
     match content {
-        Content::AsIs => {
-            delivery.visit(|lines| out.write_all(lines).map_err(retry("writing", path)))
-        }
+        Content::AsIs => delivery.visit(|lines| {
+            if let Some(tally) = &mut tally {
+                tally.add(lines);
+            }
+            out.write_all(lines).map_err(retry("writing", path))
+        }),
         Content::Made(lines) | Content::Dead(lines, _) => {
             out.write_all(lines).map_err(retry("writing", path))
         }

@@ -19,7 +19,7 @@ use super::dead;
 use super::name::{self, BatchKind, Compression, WorkerName};
 use crate::broker::progress::{Committed, Progress, Refused};
 use crate::broker::retry;
-use crate::message::{OffsetRange, ShardKey};
+use crate::message::{Offset, OffsetRange, ShardKey};
 use crate::state::{StateError, Table, Tables, WriteTxn};
 
 /// A batch that reached its commit point.
@@ -134,23 +134,21 @@ pub fn prepare(
     retry::forget(txn, staged.key, staged.range)?;
     let number = batches(&txn.txn, tables)? + 1;
     tables.meta.put(&mut txn.txn, BATCHES, &number.to_be_bytes())?;
-    let row = BatchRow {
-        number,
-        range: staged.range,
-        kind: staged.kind,
-        bytes: staged.bytes,
-        checksum: staged.checksum.clone(),
-        outputs: staged.outputs,
-        worker: staged.worker,
-        file: name::final_folder(staged.kind, staged.at).join(name::final_name(
+    let row =
+        BatchRow {
             number,
-            staged.worker,
-            staged.compression,
-        )),
-        staged: staged.path.clone(),
-        output: staged.output.clone(),
-        committed_ms: u64::try_from(staged.at.timestamp_millis()).unwrap_or(0),
-    };
+            range: staged.range,
+            kind: staged.kind,
+            bytes: staged.bytes,
+            checksum: staged.checksum.clone(),
+            outputs: staged.outputs,
+            worker: staged.worker,
+            file: name::final_folder(staged.key.topic, staged.kind, staged.at)
+                .join(name::final_name(number, staged.worker, staged.compression)),
+            staged: staged.path.clone(),
+            output: staged.output.clone(),
+            committed_ms: u64::try_from(staged.at.timestamp_millis()).unwrap_or(0),
+        };
     let key = staged.key.offset_key(staged.range.first);
     tables.prepared.put(&mut txn.txn, &key, &encode(&row)?)?;
     if row.kind == BatchKind::Dead {
@@ -270,6 +268,24 @@ pub fn rows(txn: &RoTxn<'_>, table: Table, key: ShardKey) -> Result<Vec<BatchRow
         rows.push(decode("a row of the journal", row?.1)?);
     }
     Ok(rows)
+}
+
+/// The row of the batch that begins with an offset, prepared or done, if it is still kept.
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub fn row(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+    first: Offset,
+) -> Result<Option<BatchRow>, StateError> {
+    let at = key.offset_key(first);
+    let row = match tables.prepared.get(txn, &at)? {
+        Some(row) => Some(row),
+        None => tables.journal.get(txn, &at)?,
+    };
+    row.map(|row| decode("a row of the journal", row)).transpose()
 }
 
 /// The rows of batches that hold any of `range`, and whether they have been put into place.

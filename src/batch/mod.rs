@@ -14,9 +14,11 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`writer`] | the four steps |
+//! | [`Companion`] | what else is committed with a batch |
 //! | `content` | what is written into a file: lines as they came, a program's, dead letters |
 //! | `folders` | made, synced, and made again when a reader has taken one away |
 //! | `record` | the transactions of steps 2 and 4 |
+//! | [`lines`] | reading the lines of a committed batch, wherever its file is |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
 //! | [`dead`] | messages that no worker could do: kept, shown, sent again |
@@ -25,11 +27,13 @@
 //! | [`name`] | sole owner of file names |
 //! | [`verify`] | is everything accepted in files, waiting or dead? |
 
+mod companion;
 mod content;
 pub mod dead;
 pub mod disk;
 mod folders;
 pub mod journal;
+pub mod lines;
 pub mod name;
 pub mod output;
 mod record;
@@ -37,4 +41,5 @@ pub mod recovery;
 pub mod verify;
 pub mod writer;
 
+pub use companion::{Companion, Tally};
 pub use content::Content;

@@ -3,7 +3,8 @@
 //! ```text
 //! final    <UTC date>/<hour>/<number>-shard-<shard>-worker-<worker>.jsonl
 //!          2026-11-22/07/000000000042-shard-3-worker-1.jsonl       (or .jsonl.zst)
-//! dead     dead/<UTC date>/…                                 (messages that no worker could do)
+//! ships    ships/<UTC date>/…                                (telemetry)
+//! dead     dead/<UTC date>/…, dead/ships/<UTC date>/…        (what no worker could do)
 //! staged   .staging/<topic>-<shard>/<first offset>-<count>-<epoch>-<nonce>
 //! ```
 //!
@@ -17,12 +18,17 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::message::{OffsetRange, ShardId, ShardKey};
+use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
 
 /// Where files are written before they are committed; readers pass over names with a dot.
 pub const STAGING: &str = ".staging";
 /// The folder of messages that no worker could do.
 pub const DEAD: &str = "dead";
+/// The folder of telemetry.
+pub const SHIPS: &str = "ships";
+/// What the name of a worker of telemetry begins with, but not that of its files: their folder says
+/// it.
+const TELEMETRY_PREFIX: &str = "telemetry-";
 /// What a batch file ends in.
 const SUFFIX: &str = ".jsonl";
 /// What follows when it is compressed.
@@ -31,6 +37,8 @@ const ZSTD_SUFFIX: &str = ".zst";
 /// A worker: a place in the pool of a shard, the same one after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerName {
+    /// The topic.
+    pub topic: Topic,
     /// The shard.
     pub shard: ShardId,
     /// The place in its pool, from 1.
@@ -39,7 +47,23 @@ pub struct WorkerName {
 
 impl fmt::Display for WorkerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard-{}-worker-{}", self.shard, self.place)
+        let prefix = match self.topic {
+            Topic::Messages => "",
+            Topic::Telemetry => TELEMETRY_PREFIX,
+        };
+        write!(f, "{prefix}{}", self.in_file_name())
+    }
+}
+
+impl WorkerName {
+    /// The worker at `place` of a shard's pool.
+    #[must_use]
+    pub const fn new(key: ShardKey, place: u16) -> Self {
+        Self { topic: key.topic, shard: key.shard, place }
+    }
+
+    fn in_file_name(self) -> String {
+        format!("shard-{}-worker-{}", self.shard, self.place)
     }
 }
 
@@ -52,10 +76,14 @@ impl FromStr for WorkerName {
     type Err = NotAWorker;
 
     fn from_str(text: &str) -> Result<Self, NotAWorker> {
-        let numbers = text.strip_prefix("shard-").and_then(|rest| rest.split_once("-worker-"));
+        let (topic, rest) = match text.strip_prefix(TELEMETRY_PREFIX) {
+            Some(rest) => (Topic::Telemetry, rest),
+            None => (Topic::Messages, text),
+        };
+        let numbers = rest.strip_prefix("shard-").and_then(|rest| rest.split_once("-worker-"));
         let (shard, place) = numbers.ok_or(NotAWorker)?;
         let shard = shard.parse().map(ShardId).map_err(|_| NotAWorker)?;
-        Ok(Self { shard, place: place.parse().map_err(|_| NotAWorker)? })
+        Ok(Self { topic, shard, place: place.parse().map_err(|_| NotAWorker)? })
     }
 }
 
@@ -93,12 +121,15 @@ pub enum Compression {
 
 /// The folder of a batch that is committed at `at`, relative to the output directory.
 #[must_use]
-pub fn final_folder(kind: BatchKind, at: DateTime<Utc>) -> PathBuf {
-    let hour = at.format("%Y-%m-%d/%H").to_string();
-    match kind {
-        BatchKind::Data => PathBuf::from(hour),
-        BatchKind::Dead => Path::new(DEAD).join(hour),
+pub fn final_folder(topic: Topic, kind: BatchKind, at: DateTime<Utc>) -> PathBuf {
+    let mut folder = PathBuf::new();
+    if kind == BatchKind::Dead {
+        folder.push(DEAD);
     }
+    if topic == Topic::Telemetry {
+        folder.push(SHIPS);
+    }
+    folder.join(at.format("%Y-%m-%d/%H").to_string())
 }
 
 /// The name of a batch in its folder.
@@ -108,25 +139,39 @@ pub fn final_name(number: u64, worker: WorkerName, compression: Compression) -> 
         Compression::None => "",
         Compression::Zstd => ZSTD_SUFFIX,
     };
-    format!("{number:012}-{worker}{SUFFIX}{compressed}")
+    format!("{number:012}-{}{SUFFIX}{compressed}", worker.in_file_name())
 }
 
-/// The number and the worker in the name of a batch file; `None` for any other file.
+/// The number in the name of a batch file; `None` for any other file.
 #[must_use]
-pub fn parse_final(file_name: &str) -> Option<(u64, WorkerName)> {
+pub fn parse_final(file_name: &str) -> Option<u64> {
     let plain = file_name.strip_suffix(ZSTD_SUFFIX).unwrap_or(file_name);
     let (number, worker) = plain.strip_suffix(SUFFIX)?.split_once('-')?;
     let digits = number.len() >= 12 && number.bytes().all(|b| b.is_ascii_digit());
-    Some((number.parse().ok().filter(|_| digits)?, worker.parse().ok()?))
+    let is_worker = worker.parse().is_ok_and(|worker: WorkerName| worker.topic.is_messages());
+    number.parse().ok().filter(|_| digits && is_worker)
+}
+
+/// How the lines stand in a batch file of this name.
+#[must_use]
+pub fn compression_of(file: &Path) -> Compression {
+    match file.to_string_lossy().ends_with(ZSTD_SUFFIX) {
+        true => Compression::Zstd,
+        false => Compression::None,
+    }
 }
 
 /// Whether `name` in `folder` is one of the folders that batch files are put into.
 #[must_use]
 pub fn is_folder(folder: &Path, name: &str) -> bool {
-    let folder = folder.strip_prefix(DEAD).unwrap_or(folder);
+    let above = folder;
+    let folder = above.strip_prefix(DEAD).unwrap_or(above);
+    let folder = folder.strip_prefix(SHIPS).unwrap_or(folder);
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
     match folder.iter().count() {
-        0 => name == DEAD || (name.len() >= 10 && digits(name)),
+        0 if name == DEAD => above.as_os_str().is_empty(),
+        0 if name == SHIPS => above.as_os_str().is_empty() || above == Path::new(DEAD),
+        0 => name.len() >= 10 && digits(name),
         1 => name.len() == 2 && digits(name),
         _ => false,
     }
@@ -147,25 +192,72 @@ pub fn staged_path(key: ShardKey, range: OffsetRange, epoch: u64, nonce: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Topic;
 
     #[test]
     fn a_final_name_says_worker_and_shard_and_reads_back() {
-        let worker = WorkerName { shard: ShardId(3), place: 1 };
+        let worker = WorkerName { topic: Topic::Messages, shard: ShardId(3), place: 1 };
         let at = DateTime::from_timestamp(1_795_330_800, 0).unwrap();
-        assert_eq!(final_folder(BatchKind::Data, at), Path::new("2026-11-22/07"));
-        assert_eq!(final_folder(BatchKind::Dead, at), Path::new("dead/2026-11-22/07"));
+        let folder = |topic, kind| final_folder(topic, kind, at);
+        assert_eq!(folder(Topic::Messages, BatchKind::Data), Path::new("2026-11-22/07"));
+        assert_eq!(folder(Topic::Messages, BatchKind::Dead), Path::new("dead/2026-11-22/07"));
+        assert_eq!(folder(Topic::Telemetry, BatchKind::Data), Path::new("ships/2026-11-22/07"));
+        let dead = folder(Topic::Telemetry, BatchKind::Dead);
+        assert_eq!(dead, Path::new("dead/ships/2026-11-22/07"));
         let plain = final_name(42, worker, Compression::None);
         assert_eq!(plain, "000000000042-shard-3-worker-1.jsonl");
-        assert_eq!(parse_final(&plain), Some((42, worker)));
+        assert_eq!(parse_final(&plain), Some(42));
         let compressed = final_name(42, worker, Compression::Zstd);
         assert_eq!(compressed, "000000000042-shard-3-worker-1.jsonl.zst");
-        assert_eq!(parse_final(&compressed), Some((42, worker)));
+        assert_eq!(parse_final(&compressed), Some(42));
+        assert_eq!(compression_of(Path::new(&compressed)), Compression::Zstd);
+        let telemetry = WorkerName { topic: Topic::Telemetry, ..worker };
+        assert_eq!(final_name(42, telemetry, Compression::None), plain);
+    }
+
+    #[test]
+    fn workers_of_two_topics_are_told_apart() {
+        let messages = WorkerName { topic: Topic::Messages, shard: ShardId(3), place: 1 };
+        let telemetry = WorkerName { topic: Topic::Telemetry, ..messages };
+        for (worker, name) in
+            [(messages, "shard-3-worker-1"), (telemetry, "telemetry-shard-3-worker-1")]
+        {
+            assert_eq!((worker.to_string().as_str(), name.parse()), (name, Ok(worker)));
+        }
+    }
+
+    #[test]
+    fn every_folder_of_files_is_walked_into_and_no_other() {
+        for (folder, name) in [
+            ("", "2026-11-22"),
+            ("2026-11-22", "07"),
+            ("", "ships"),
+            ("ships", "2026-11-22"),
+            ("ships/2026-11-22", "07"),
+            ("", "dead"),
+            ("dead", "2026-11-22"),
+            ("dead", "ships"),
+            ("dead/ships", "2026-11-22"),
+            ("dead/ships/2026-11-22", "07"),
+        ] {
+            assert!(is_folder(Path::new(folder), name), "{folder} {name}");
+        }
+        for (folder, name) in [
+            ("", ".staging"),
+            ("", "notes"),
+            ("ships", "ships"),
+            ("ships", "dead"),
+            ("dead", "dead"),
+            ("dead/ships", "dead"),
+            ("2026-11-22", "ships"),
+            ("2026-11-22/07", "07"),
+        ] {
+            assert!(!is_folder(Path::new(folder), name), "{folder} {name}");
+        }
     }
 
     #[test]
     fn names_sort_in_commit_order() {
-        let worker = |place| WorkerName { shard: ShardId(place), place };
+        let worker = |place| WorkerName::new(ShardKey::new(Topic::Messages, ShardId(place)), place);
         let name = |number, place| final_name(number, worker(place), Compression::None);
         assert!(name(9, 4) < name(10, 1));
         assert!(name(999_999, 2) < name(1_000_000, 1));
@@ -179,6 +271,7 @@ mod tests {
             "000000000001-shard-0.jsonl",
             "000000000001-shard-0-worker-1.jsonl.tmp",
             "+00000000001-shard-0-worker-1.jsonl",
+            "000000000001-telemetry-shard-0-worker-1.jsonl",
         ] {
             assert_eq!(parse_final(name), None, "{name}");
         }

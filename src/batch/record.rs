@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Sender, bounded};
 
+use super::companion::Tally;
 use super::journal::{self, BatchRow, JournalRetention, Staged};
 use crate::broker::claim::Claim;
 use crate::broker::progress::{Committed, Refused};
@@ -78,12 +79,13 @@ impl Finishing {
     pub(super) fn record(
         self: &Arc<Self>,
         staged: Staged,
+        tally: Option<Box<dyn Tally>>,
         claim: &Arc<Claim>,
     ) -> Result<Answer, StateError> {
         let (reply, answer) = bounded(1);
         let finish = Finish { finishing: Arc::clone(self), taken: Vec::new() };
         let claim = Arc::clone(claim);
-        self.state.submit(Box::new(Record { finish, staged, claim, answer: None, reply }));
+        self.state.submit(Box::new(Record { finish, staged, tally, claim, answer: None, reply }));
         answer.recv().unwrap_or(Err(StateError::Stopped))
     }
 }
@@ -134,16 +136,30 @@ impl Job for Finish {
 struct Record {
     finish: Finish,
     staged: Staged,
+    tally: Option<Box<dyn Tally>>,
     claim: Arc<Claim>,
     answer: Option<Answer>,
     reply: Sender<Result<Answer, StateError>>,
+}
+
+impl Record {
+    fn commit(
+        &mut self,
+        txn: &mut WriteTxn<'_>,
+    ) -> Result<Result<(BatchRow, Committed), Refused>, StateError> {
+        let prepared = journal::prepare(txn, &self.staged)?;
+        if let (Ok((row, _)), Some(tally)) = (&prepared, &mut self.tally) {
+            tally.commit(txn, self.staged.key, row)?;
+        }
+        Ok(prepared)
+    }
 }
 
 impl Job for Record {
     fn apply(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
         self.finish.write(txn)?;
         self.answer = Some(if self.claim.enter_commit() {
-            journal::prepare(txn, &self.staged)?.map_err(NotRecorded::Refused)
+            self.commit(txn)?.map_err(NotRecorded::Refused)
         } else {
             Err(NotRecorded::Lost)
         });

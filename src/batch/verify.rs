@@ -17,12 +17,15 @@ use super::recovery::{Found, inspect};
 use crate::broker::append::shard_ends;
 use crate::broker::frames::Frames;
 use crate::broker::progress::Progress;
-use crate::message::{Offset, OffsetRange, ShardKey};
+use crate::message::{Offset, OffsetRange, ShardId, ShardKey, Topic};
 use crate::state::{ReadTxn, State, StateError};
 
 /// What is wrong with some offsets of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// The topic.
+    #[serde(skip_serializing_if = "Topic::is_messages")]
+    pub topic: Topic,
     /// The shard.
     pub shard: u16,
     /// The offsets.
@@ -31,6 +34,14 @@ pub struct Finding {
     pub kind: FindingKind,
     /// Where, and what was found.
     pub detail: String,
+}
+
+impl Finding {
+    /// The shard, with its topic.
+    #[must_use]
+    pub const fn key(&self) -> ShardKey {
+        ShardKey::new(self.topic, ShardId(self.shard))
+    }
 }
 
 /// Kinds of [`Finding`].
@@ -46,8 +57,11 @@ pub enum FindingKind {
 }
 
 /// The account of one shard: accepted = in files + dead + waiting, if nothing is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ShardAccount {
+    /// The topic.
+    #[serde(skip_serializing_if = "Topic::is_messages")]
+    pub topic: Topic,
     /// The shard.
     pub shard: u16,
     /// Messages ever accepted.
@@ -62,6 +76,14 @@ pub struct ShardAccount {
     pub dead: u64,
     /// Messages that wait.
     pub waiting: u64,
+}
+
+impl ShardAccount {
+    /// The shard, with its topic.
+    #[must_use]
+    pub const fn key(&self) -> ShardKey {
+        ShardKey::new(self.topic, ShardId(self.shard))
+    }
 }
 
 /// The account of everything.
@@ -138,7 +160,7 @@ pub fn verify(
     }
     verifier.strays(&known, newest);
     account.findings = verifier.findings;
-    account.findings.sort_by_key(|finding| (finding.shard, finding.range));
+    account.findings.sort_by_key(|finding| (finding.key(), finding.range));
     account.ok = account.findings.is_empty();
     Ok(account)
 }
@@ -208,7 +230,7 @@ fn batch_files(disk: &dyn Disk) -> BatchFiles {
         };
         for file in names.into_iter().filter(|file| !file.starts_with('.')) {
             match name::parse_final(&file) {
-                Some((number, _)) => {
+                Some(number) => {
                     found.by_number.entry(number).or_default().push(folder.join(file));
                 }
                 None if name::is_folder(&folder, &file) => open.push(folder.join(file)),
@@ -227,19 +249,21 @@ fn look(disk: &dyn Disk, path: &Path, row: &BatchRow) -> Found {
 
 impl Verifier<'_> {
     fn find(&mut self, key: ShardKey, range: OffsetRange, kind: FindingKind, detail: String) {
-        self.findings.push(Finding { shard: key.shard.0, range, kind, detail });
+        let (topic, shard) = (key.topic, key.shard.0);
+        self.findings.push(Finding { topic, shard, range, kind, detail });
     }
 
     fn shard(&mut self, shard: &Snapshot) -> ShardAccount {
         let Snapshot { key, end, progress, rows, lost_frames } = shard;
         let mut account = ShardAccount {
+            topic: key.topic,
             shard: key.shard.0,
             accepted: *end,
             in_files: progress.pruned_below.saturating_sub(progress.pruned_dead),
             dead: progress.pruned_dead,
             pruned: progress.pruned_below,
             waiting: progress.waiting(*end),
-            ..ShardAccount::default()
+            taken_away: 0,
         };
         self.check_cover(shard);
         for range in lost_frames {

@@ -4,12 +4,14 @@
 //! may be tried again under a new name. After it the batch *will* be placed: by this process, or
 //! by the recovery of the next one.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::companion::{Companion, Tally};
 use super::content::{self, Content, Written};
 use super::disk::Disk;
 use super::folders::Folders;
@@ -19,7 +21,7 @@ use super::record::{Finishing, InHand, NotRecorded};
 use crate::broker::Delivery;
 use crate::broker::progress::Committed;
 use crate::clock::Clock;
-use crate::message::ShardKey;
+use crate::message::{ShardKey, Topic};
 use crate::service::Lifecycle;
 use crate::state::{State, StateError};
 
@@ -73,6 +75,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     life: Lifecycle,
     compression: Compression,
+    companions: HashMap<Topic, Arc<dyn Companion>>,
     pub(super) folders: Folders,
     nonce: AtomicU64,
     finishing: Arc<Finishing>,
@@ -107,6 +110,7 @@ impl Writer {
         let folders = Folders::new(Arc::clone(&disk), output.clone(), life.clone());
         let nonce = AtomicU64::new(0);
         let (finishing, compression) = (Arc::new(finishing), Compression::None);
+        let companions = HashMap::new();
         Self {
             state,
             disk,
@@ -115,6 +119,7 @@ impl Writer {
             clock,
             life,
             compression,
+            companions,
             folders,
             nonce,
             finishing,
@@ -125,6 +130,12 @@ impl Writer {
     #[must_use]
     pub fn compressed(self, compression: Compression) -> Self {
         Self { compression, ..self }
+    }
+
+    /// The same, with what else is committed with the batches of each topic.
+    #[must_use]
+    pub fn accompanied(self, companions: HashMap<Topic, Arc<dyn Companion>>) -> Self {
+        Self { companions, ..self }
     }
 
     /// The output directory, for messages.
@@ -149,14 +160,14 @@ impl Writer {
         delivery: &Delivery,
         content: &Content,
     ) -> Result<(BatchRow, Committed), WriteError> {
-        let staged = match self.stage(worker, delivery, content) {
+        let (staged, tally) = match self.stage(worker, delivery, content) {
             Ok(staged) => staged,
             // Its messages may be committed and deleted by now: whatever failed is no news.
             Err(_) if delivery.claim().is_lost() => return Err(WriteError::Lost),
             Err(error) => return Err(error),
         };
         let path = staged.path.clone();
-        match self.finishing.record(staged, delivery.claim()) {
+        match self.finishing.record(staged, tally, delivery.claim()) {
             Ok(Ok(committed)) => Ok(committed),
             Ok(Err(NotRecorded::Lost)) => {
                 self.discard(&path);
@@ -180,23 +191,27 @@ impl Writer {
         worker: WorkerName,
         delivery: &Delivery,
         content: &Content,
-    ) -> Result<Staged, WriteError> {
+    ) -> Result<(Staged, Option<Box<dyn Tally>>), WriteError> {
         self.check_root()?;
         let at = self.clock.wall();
         let nonce = self.nonce.fetch_add(1, Ordering::Relaxed);
         let path = name::staged_path(delivery.key, delivery.range, delivery.epoch, nonce);
         let compression = content.compression(self.compression);
+        let companion = self.companions.get(&delivery.key.topic);
+        let mut tally = companion.filter(|_| content.is_as_is()).map(|companion| companion.begin());
         let (written, outputs) = match content {
             Content::Made(made) if made.is_empty() => (Written::default(), Some(0)),
             _ => {
                 // Made before the commit point, so that no space for it is found out in time.
-                self.folders.make(&name::final_folder(content.kind(), at))?;
-                let written = self.stage_file(&path, delivery, content, compression)?;
+                let folder = name::final_folder(delivery.key.topic, content.kind(), at);
+                self.folders.make(&folder)?;
+                let tally = tally.as_deref_mut();
+                let written = self.stage_file(&path, delivery, content, compression, tally)?;
                 let outputs = matches!(content, Content::Made(_)).then_some(written.lines);
                 (written, outputs)
             }
         };
-        Ok(Staged {
+        let staged = Staged {
             key: delivery.key,
             range: delivery.range,
             epoch: delivery.epoch,
@@ -210,7 +225,8 @@ impl Writer {
             path,
             reason: content.reason().to_owned(),
             at,
-        })
+        };
+        Ok((staged, tally))
     }
 
     fn stage_file(
@@ -219,6 +235,7 @@ impl Writer {
         delivery: &Delivery,
         content: &Content,
         compression: Compression,
+        tally: Option<&mut (dyn Tally + 'static)>,
     ) -> Result<Written, WriteError> {
         let staging = name::staging_dir(delivery.key);
         self.folders.make(&staging)?;
@@ -228,7 +245,7 @@ impl Writer {
             self.folders.forget();
         }
         let file = created.map_err(retry("creating", path))?;
-        match content::write(file, path, delivery, content, compression) {
+        match content::write(file, path, delivery, content, compression, tally) {
             Ok(written) => self.folders.sync(&staging).map(|_| written),
             Err(error) => {
                 self.discard(path);

@@ -22,7 +22,7 @@ pub const RETRY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct ShardLock {
     key: ShardKey,
-    _file: File,
+    _lock: FileLock,
 }
 
 fn lock_path(state_dir: &Path, key: ShardKey) -> PathBuf {
@@ -58,15 +58,32 @@ impl ShardLock {
     /// # Errors
     /// The lock file can't be made or locked.
     pub fn try_take(state_dir: &Path, key: ShardKey) -> io::Result<Option<Self>> {
-        let file = open(&lock_path(state_dir, key))?;
-        let taken = try_flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(taken.then_some(Self { key, _file: file }))
+        let lock = FileLock::try_take(&lock_path(state_dir, key))?;
+        Ok(lock.map(|lock| Self { key, _lock: lock }))
     }
 
     /// The shard.
     #[must_use]
     pub const fn key(&self) -> ShardKey {
         self.key
+    }
+}
+
+/// A file that one process at a time holds, until this is dropped or the process dies.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Takes the file at `path`, making it if it is not there; `None` while another holder has it.
+    ///
+    /// # Errors
+    /// The file can't be made or locked.
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        let taken = try_flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(taken.then_some(Self { _file: file }))
     }
 }
 

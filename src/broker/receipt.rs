@@ -3,6 +3,7 @@
 //! ```text
 //! 3f2a9c41                       nothing was sent
 //! 3f2a9c41_0-15-3_2-7-1          offsets 15, 16, 17 of shard 0 and 7 of shard 2
+//! 3f2a9c41_t4-7-2                offsets 7 and 8 of telemetry's shard 4
 //! ```
 //!
 //! The first part is the head of the state environment's identity, so that a receipt of another one
@@ -14,7 +15,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::UNIT_MESSAGES_MAX;
-use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
+use crate::message::{OffsetRange, ShardKey};
 
 const IDENTITY_CHARS: usize = 8;
 const MESSAGES_MAX: u64 = UNIT_MESSAGES_MAX as u64;
@@ -61,7 +62,7 @@ impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.identity)?;
         for (key, range) in &self.ranges {
-            write!(f, "_{}-{}-{}", key.shard, range.first, range.count())?;
+            write!(f, "_{}-{}-{}", key.short(), range.first, range.count())?;
         }
         Ok(())
     }
@@ -89,11 +90,11 @@ impl FromStr for Receipt {
 
 fn parse_range(text: &str) -> Option<(ShardKey, OffsetRange)> {
     let mut numbers = text.splitn(3, '-');
-    let shard = number(numbers.next()?)?;
+    let key = ShardKey::parse_short(numbers.next()?)?;
     let first: u64 = number(numbers.next()?)?;
     let count: u64 = number(numbers.next()?)?;
     let end = first.checked_add(count).filter(|_| count > 0)?;
-    Some((ShardKey::new(Topic::Messages, ShardId(shard)), OffsetRange::new(first, end)))
+    Some((key, OffsetRange::new(first, end)))
 }
 
 /// Digits only: `parse` alone would take a sign.
@@ -110,6 +111,7 @@ impl Serialize for Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{ShardId, Topic};
 
     #[test]
     fn a_receipt_reads_back_and_knows_its_environment() {
@@ -119,6 +121,10 @@ mod tests {
         assert_eq!(receipt.to_string(), "3f2a9c41_0-15-3_255-7-1");
         assert_eq!(receipt.to_string().parse(), Ok(receipt.clone()));
         assert_eq!(receipt.count(), 4);
+        let ship = (ShardKey::new(Topic::Telemetry, ShardId(4)), OffsetRange::new(7, 9));
+        let telemetry = Receipt::new("3f2a9c41", vec![ship]);
+        assert_eq!(telemetry.to_string(), "3f2a9c41_t4-7-2");
+        assert_eq!(telemetry.to_string().parse(), Ok(telemetry));
         assert!(receipt.is_of("3f2a9c41aaaabbbbccccdddd00001111"));
         assert!(!receipt.is_of("4f2a9c41aaaabbbbccccdddd00001111"));
     }

@@ -17,7 +17,7 @@ use super::frame;
 use super::frames::Frames;
 use super::progress::Progress;
 use super::wake::WakeListener;
-use crate::message::{Offset, OffsetRange, ShardId, ShardKey, line_prefix_bytes};
+use crate::message::{Offset, OffsetRange, ShardId, ShardKey, Topic, line_prefix_bytes};
 use crate::state::{ReadTxn, State, StateError};
 
 /// What one look copies at most: so many frames, and no further one after so many bytes.
@@ -78,6 +78,7 @@ struct Place {
 #[derive(Debug)]
 pub struct Tap {
     state: State,
+    topic: Topic,
     /// The shards chosen; empty for all.
     chosen: BTreeSet<ShardId>,
     start: Start,
@@ -87,15 +88,20 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A tap on the shards `chosen`, on all if it is empty. It misses nothing that is accepted
-    /// after this.
+    /// A tap on the shards `chosen` of a topic, on all if it is empty. It misses nothing that is
+    /// accepted after this.
     ///
     /// # Errors
     /// A read failed, or the wake-up socket can't be made.
-    pub fn new(state: State, chosen: BTreeSet<ShardId>, start: Start) -> Result<Self, TapError> {
+    pub fn new(
+        state: State,
+        topic: Topic,
+        chosen: BTreeSet<ShardId>,
+        start: Start,
+    ) -> Result<Self, TapError> {
         let listener = WakeListener::start(state.dir()).map_err(TapError::Wake)?;
         let places = BTreeMap::new();
-        let mut tap = Self { state, chosen, start, places, listener, wakes: Vec::new() };
+        let mut tap = Self { state, topic, chosen, start, places, listener, wakes: Vec::new() };
         let state = tap.state.clone();
         let txn = state.read()?;
         for (key, end) in shard_ends(&txn, state.tables())? {
@@ -116,7 +122,8 @@ impl Tap {
 
     /// The place in a shard, which may be new; `None` if it is not among those chosen.
     fn watch(&mut self, key: ShardKey) -> Option<&mut Place> {
-        if !self.chosen.is_empty() && !self.chosen.contains(&key.shard) {
+        let is_chosen = self.chosen.is_empty() || self.chosen.contains(&key.shard);
+        if key.topic != self.topic || !is_chosen {
             return None;
         }
         Some(match self.places.entry(key) {
@@ -271,7 +278,7 @@ mod tests {
     use super::*;
     use crate::broker::append::Appender;
     use crate::broker::wake::Waker;
-    use crate::message::{Lines, Topic};
+    use crate::message::Lines;
     use crate::state::{StateOptions, WriteTxn};
 
     fn key(shard: u16) -> ShardKey {
@@ -311,7 +318,7 @@ mod tests {
     }
 
     fn tap(state: &State, start: Start) -> Tap {
-        Tap::new(state.clone(), BTreeSet::new(), start).unwrap()
+        Tap::new(state.clone(), Topic::Messages, BTreeSet::new(), start).unwrap()
     }
 
     /// Shard, first offset and lines.
@@ -352,7 +359,7 @@ mod tests {
         assert_eq!(all(&mut now), (expected.to_vec(), vec![]));
         assert_eq!(all(&mut now).0, []);
         let chosen = BTreeSet::from([ShardId(0), ShardId(9)]);
-        let mut some = Tap::new(state, chosen, Start::At(0)).unwrap();
+        let mut some = Tap::new(state, Topic::Messages, chosen, Start::At(0)).unwrap();
         assert_eq!(all(&mut some).0, [piece(0, 0, "old"), piece(0, 1, "c")]);
     }
 

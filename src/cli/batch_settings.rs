@@ -8,12 +8,12 @@ use anyhow::anyhow;
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 
+use super::settings::ShipSettings;
 use crate::batch::journal::JournalRetention;
 use crate::batch::name::Compression;
 use crate::broker::take::TakePolicy;
+use crate::consumer::{ConsumerSettings, Processing};
 use crate::pool::scale::Limits;
-use crate::rooms::messages::consume::ConsumerSettings;
-use crate::rooms::messages::process::Processing;
 use crate::service::program::Program;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -98,6 +98,8 @@ pub(super) struct BatchSettings {
     #[arg(long, env, value_name = "SECONDS", default_value_t = 30)]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..=31_536_000))]
     history_seconds: u64,
+    #[command(flatten)]
+    pub(super) ships: ShipSettings,
     /// Go on in another output directory than the one used so far.
     #[arg(long)]
     adopt_output_dir: bool,
@@ -124,27 +126,37 @@ impl BatchSettings {
         if rate != 0.0 && !(1e-6..=1e6).contains(&rate) {
             problems.push(anyhow!("FILES_PER_SECOND must be 0, or from 1e-6 to 1e6"));
         }
+        problems.extend(self.ships.redis.check().err().unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// The consumer's settings for `shards`; a stop may take `shutdown`.
-    pub(super) fn consumer(&self, shards: NonZeroU16, shutdown: Duration) -> ConsumerSettings {
+    /// What is done with a batch of messages; a stop may take `shutdown`.
+    pub(super) fn processing(&self, shutdown: Duration) -> Processing {
         let program = self.exec.clone().map(|command| Program {
             command,
             output_bytes_max: self.exec_output_max_bytes,
             // What it has made by then is still written.
             stop_within: shutdown * 3 / 5,
         });
+        Processing { program, ..self.as_is() }
+    }
+
+    /// What is done with a batch that goes through no program.
+    pub(super) fn as_is(&self) -> Processing {
+        Processing {
+            program: None,
+            timeout: Duration::from_secs(self.workers_worktime_seconds),
+            attempts_max: self.batch_attempts,
+        }
+    }
+
+    /// The consumer's settings for `shards`.
+    pub(super) fn consumer(&self, shards: NonZeroU16) -> ConsumerSettings {
         ConsumerSettings {
             shards,
             workers: Limits {
                 least: self.workers_count,
                 most: self.workers_max.unwrap_or(self.workers_count.saturating_add(1)),
-            },
-            processing: Processing {
-                program,
-                timeout: Duration::from_secs(self.workers_worktime_seconds),
-                attempts_max: self.batch_attempts,
             },
             compression: match self.compress {
                 Compress::None => Compression::None,

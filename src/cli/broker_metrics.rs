@@ -9,10 +9,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::broker::rabbitmq::QueueView;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::message::Topic;
 
 /// The figures of the broker, as the server sees it.
 #[derive(Debug)]
 pub(super) struct BrokerMetrics(pub(super) RabbitPublisher);
+
+const PACKETS: &str = "Packets in the queue of a shard";
+const CONSUMERS: &str = "Consumers of it, standing by or not";
 
 type Figure<'a> = (&'a str, &'a str, &'a dyn Fn(&QueueView) -> u32);
 
@@ -22,16 +26,20 @@ impl Collector for BrokerMetrics {
         let usable = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(u32::from(self.0.is_usable())).encode(usable)?;
         let views = self.0.queues().views();
-        let figures: [Figure<'_>; 2] = [
-            ("broker_packets_waiting", "Packets in the queue of a shard", &|view| view.packets),
-            ("broker_consumers", "Consumers of it, standing by or not", &|view| view.consumers),
+        let (packets, consumers) =
+            (|view: &QueueView| view.packets, |view: &QueueView| view.consumers);
+        let figures: [(Topic, Figure<'_>); 4] = [
+            (Topic::Messages, ("broker_packets_waiting", PACKETS, &packets)),
+            (Topic::Messages, ("broker_consumers", CONSUMERS, &consumers)),
+            (Topic::Telemetry, ("broker_telemetry_packets_waiting", PACKETS, &packets)),
+            (Topic::Telemetry, ("broker_telemetry_consumers", CONSUMERS, &consumers)),
         ];
-        for (name, help, figure) in figures {
+        for (topic, (name, help, figure)) in figures {
             if views.is_empty() {
                 break;
             }
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for view in &views {
+            for view in views.iter().filter(|view| view.key.topic == topic) {
                 let labels = [("shard", view.key.shard.to_string())];
                 ConstGauge::new(figure(view)).encode(family.encode_family(&labels)?)?;
             }

@@ -12,13 +12,13 @@ use super::exit::{Exit, Failure, OrExit};
 use super::history::date_and_time;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
+use super::topics;
 use crate::batch::dead::{self, DeadError, DeadLetter, DeadRow};
 use crate::batch::disk::OutputDir;
-use crate::batch::output::check;
+use crate::batch::output;
 use crate::broker::wake::Waker;
 use crate::clock::{Clock, SystemClock};
-use crate::message::{OffsetRange, ShardKey};
-use crate::rooms::messages::foreign;
+use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
 use crate::state::State;
 use crate::web::printable;
 
@@ -90,6 +90,8 @@ struct ResendCommand {
 #[derive(Serialize)]
 struct Listed<'a> {
     number: u64,
+    #[serde(skip_serializing_if = "is_of_messages")]
+    topic: Option<Topic>,
     shard: Option<u16>,
     messages: u64,
     committed_ms: u64,
@@ -112,11 +114,11 @@ fn open(settings: &StateSettings) -> Result<State, Failure> {
 }
 
 /// The output directory of the state environment, and no other.
-fn open_output(state: &State, settings: &OutputSettings) -> Result<OutputDir, Failure> {
+pub(super) fn open_output(state: &State, settings: &OutputSettings) -> Result<OutputDir, Failure> {
     let path = &settings.data_output_dir;
     let context = || format!("output directory {} (DATA_OUTPUT_DIR)", path.display());
     let disk = OutputDir::open(path).with_context(context).or_exit(Exit::CannotCreate)?;
-    check(state, &disk, disk.path()).or_exit(Exit::CannotCreate)?;
+    output::check(state, &disk, disk.path()).or_exit(Exit::CannotCreate)?;
     Ok(disk)
 }
 
@@ -144,9 +146,14 @@ fn list(command: &ListCommand) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn is_of_messages(topic: &Option<Topic>) -> bool {
+    topic.is_none_or(|topic| topic.is_messages())
+}
+
 fn listed(dead: &DeadRow) -> Listed<'_> {
     Listed {
         number: dead.row.number,
+        topic: dead.key().map(|key| key.topic),
         shard: dead.key().map(|key| key.shard.0),
         messages: dead.row.range.count(),
         committed_ms: dead.row.committed_ms,
@@ -166,7 +173,9 @@ fn print_table(out: &mut impl Write, rows: &[Listed<'_>]) -> std::io::Result<()>
         "number", "shard", "messages", "since", "sent again"
     )?;
     for row in rows {
-        let shard = row.shard.map(|shard| shard.to_string()).unwrap_or_default();
+        let key = row.topic.zip(row.shard);
+        let key = key.map(|(topic, shard)| ShardKey::new(topic, ShardId(shard)));
+        let shard = key.map(ShardKey::short).unwrap_or_default();
         // A program's words may hold anything.
         let reason = printable(row.reason);
         writeln!(
@@ -239,10 +248,11 @@ fn resend_one(
     number: u64,
 ) -> Result<(ShardKey, OffsetRange), Failure> {
     let row = dead::row(state, number).map_err(failure)?;
+    let check = topics::check_of(row.key().map_or(Topic::Messages, |key| key.topic));
     for line in dead::read(disk, &row).map_err(failure)? {
         // A line that is no letter is told by what reads it next.
         let Ok(letter) = serde_json::from_str::<DeadLetter<'_>>(&line) else { continue };
-        if let Err(wrong) = foreign::read(letter.message.get().as_bytes()) {
+        if let Err(wrong) = check(letter.message.get().as_bytes()) {
             let offset = letter.offset;
             let error = anyhow!(
                 "the message at offset {offset} is no entry ({wrong}), so it cannot stand in a \

@@ -13,7 +13,7 @@ use super::process::{open_existing_state, open_state_of};
 use super::settings::StateSettings;
 use crate::batch::journal;
 use crate::broker::rabbitmq::doubles::{self, Double};
-use crate::message::{OffsetRange, ShardKey};
+use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
 use crate::state::{State, StateError};
 
 pub(super) const EXAMPLES: &str = "\
@@ -50,6 +50,8 @@ struct Report {
 /// A packet that both have taken.
 #[derive(Debug, Serialize)]
 struct Line {
+    #[serde(skip_serializing_if = "Topic::is_messages")]
+    topic: Topic,
     shard: u16,
     packet: String,
     messages: u64,
@@ -89,6 +91,7 @@ pub(super) fn run(command: &DoublesCommand) -> Result<Exit, Failure> {
 fn line(double: &Double, here: &State, there: &State) -> Result<Line, StateError> {
     let Double { key, id, here: range, there: other } = double;
     Ok(Line {
+        topic: key.topic,
         shard: key.shard.0,
         packet: id.to_string(),
         messages: range.count(),
@@ -116,7 +119,8 @@ fn places(state: &State, key: ShardKey, range: OffsetRange) -> Result<Vec<Place>
 }
 
 fn print(out: &mut impl Write, report: &Report, other: &Path) -> std::io::Result<()> {
-    for Line { shard, packet, messages, here, there } in &report.doubles {
+    for Line { topic, shard, packet, messages, here, there } in &report.doubles {
+        let shard = ShardKey::new(*topic, ShardId(*shard)).short();
         writeln!(out, "double: shard {shard}, packet {packet}, {messages} messages")?;
         for (side, places) in [("here", here), ("there", there)] {
             for Place { file, first_line, messages } in places {

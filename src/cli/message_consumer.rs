@@ -2,20 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, anyhow};
 
 use super::capturing::{Capturing, capture_from};
 use super::exit::{Exit, Failure, OrExit};
 use super::process::{self, Process, then_stop};
-use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, both};
+use super::settings::{BatchSettings, Broker, CommonSettings, ConsumerCommand, ShipSettings, both};
 use super::task_worker::{with_source, work};
+use super::topics;
 use crate::batch::disk::OutputDir;
 use crate::batch::output::OutputError;
 use crate::broker::Feed;
 use crate::broker::rabbitmq::bridge::{Bridge, BridgeParts};
-use crate::rooms::messages::consume::{ConsumeError, Consumer};
-use crate::rooms::messages::foreign;
+use crate::consumer::{ConsumeError, Consumer};
+use crate::rooms::telemetry::ships::redis::sink::{self, SinkParts};
+use crate::rooms::telemetry::ships::redis::trouble;
 use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -57,17 +60,25 @@ pub(super) async fn consume(
     broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let topics = topics::consumed(batch, &process, broker.is_some());
     let feed = broker.map(|broker| bridge(&process, common, broker)).transpose()?;
+    let (path, disk) = (disk.path().to_owned(), Arc::new(disk));
+    let sink = push_to_redis(&process, &batch.ships, Arc::clone(&disk))?;
+    let life = process.life.clone();
     let consumer = Consumer {
-        output: disk.path().to_owned(),
-        disk: Arc::new(disk),
+        output: path,
+        disk,
         state: process.state,
         clock: process.clock,
         life: process.life,
-        settings: batch.consumer(common.shards.count(), process.shutdown),
+        topics,
+        settings: batch.consumer(common.shards.count()),
         feed,
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
+    // It needs the runtime to its end.
+    life.stop();
+    let _panicked = tokio::task::spawn_blocking(|| sink.map(JoinHandle::join)).await;
     ended.context("the consumer").or_exit(Exit::Software)?.map_err(|error| {
         let exit = match &error {
             ConsumeError::Output(OutputError::State(_)) => Exit::Io,
@@ -78,6 +89,23 @@ pub(super) async fn consume(
         };
         Failure::new(exit, error)
     })
+}
+
+/// Starts what pushes telemetry into Redis, if there is one.
+fn push_to_redis(
+    process: &Process,
+    settings: &ShipSettings,
+    disk: Arc<OutputDir>,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Some(address) = settings.redis.check().map_err(Failure::of_settings)? else {
+        // What was wrong with one is nobody's trouble any more.
+        trouble::note(&process.state, None).or_exit(Exit::Io)?;
+        return Ok(None);
+    };
+    let (state, life) = (process.state.clone(), process.life.clone());
+    let parts = SinkParts { address, list_max: settings.ship_list_max, state, disk, life };
+    let started = sink::start(parts).context("starting a thread for Redis");
+    started.map(Some).or_exit(Exit::Unavailable)
 }
 
 /// What brings messages from the broker.
@@ -92,7 +120,7 @@ fn bridge(
         state: process.state.clone(),
         clock: Arc::clone(&process.clock),
         keys_max: common.keys.idempotency_keys,
-        check: foreign::read,
+        check_of: topics::check_of,
         life: process.life.clone(),
     });
     Ok(Arc::new(bridge.context("wake-up sockets").or_exit(Exit::CannotCreate)?))

@@ -22,6 +22,7 @@ mod history;
 mod input;
 mod logging;
 mod message_consumer;
+mod pipe;
 mod process;
 mod publish;
 mod rabbitmq_settings;
@@ -31,6 +32,8 @@ mod schedules;
 mod server;
 mod settings;
 mod settings_file;
+mod ship_data;
+mod ship_settings;
 mod signals;
 mod spaceship;
 mod spaceship_settings;
@@ -40,6 +43,7 @@ mod task_settings;
 mod task_store;
 mod task_worker;
 mod tasks;
+mod topics;
 mod up;
 mod verify;
 
@@ -103,6 +107,9 @@ enum Command {
     /// Watches messages live without consuming them.
     #[command(after_help = tap::EXAMPLES)]
     Tap(tap::TapCommand),
+    /// Shows how much is stored of each ship, or what it has measured.
+    #[command(after_help = ship_data::EXAMPLES)]
+    ShipData(ship_data::ShipDataCommand),
     /// Lists, shows, cancels, retries and adds tasks.
     #[command(after_help = tasks::EXAMPLES)]
     Tasks(tasks::TasksCommand),
@@ -161,6 +168,7 @@ pub fn main() -> std::process::ExitCode {
         Command::Dead(command) => dead::run(&command),
         Command::Doubles(command) => doubles::run(&command),
         Command::Tap(command) => tap::run(&command),
+        Command::ShipData(command) => ship_data::run(&command),
         Command::Tasks(command) => tasks::run(&command),
         Command::Schedules(command) => schedules::run(&command),
         Command::Calculate(command) => calculate::run(&command),

@@ -12,6 +12,7 @@ use clap::{ArgMatches, Args};
 use crate::broker::rabbitmq::address::{Address, TlsFiles};
 use crate::broker::rabbitmq::management::Management;
 use crate::broker::rabbitmq::topology::{Format, Topology};
+use crate::rooms::telemetry::ships::redis::Address as RedisAddress;
 use crate::store::postgres::address::Address as DatabaseAddress;
 
 /// A URL that may hold a password, and so is never printed as it is.
@@ -38,14 +39,15 @@ impl fmt::Debug for SecretUrl {
 }
 
 /// The settings that hold such a URL.
-pub(super) const SECRET_URLS: [&str; 3] =
-    ["rabbitmq_url", "rabbitmq_management_url", "database_url"];
+pub(super) const SECRET_URLS: [&str; 4] =
+    ["rabbitmq_url", "rabbitmq_management_url", "database_url", "redis_url"];
 
 /// A URL as it may be shown.
 pub(super) fn redact(url: &str) -> String {
     match url.split_once(':').map(|(scheme, _)| scheme) {
         Some("http" | "https") => Management::redact(url),
         Some("postgres" | "postgresql") => DatabaseAddress::redact(url),
+        Some("redis" | "rediss") => RedisAddress::redact(url),
         _ => Address::redact(url),
     }
 }

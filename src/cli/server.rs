@@ -21,8 +21,12 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
-use crate::rooms::messages::watch::{PipelineMetrics, Watch};
+use crate::rooms::telemetry::ships;
+use crate::rooms::telemetry::ships::api::Ships;
+use crate::rooms::telemetry::ships::redis::trouble;
+use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
+use crate::state::State;
 use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
 
 pub(super) const EXAMPLES: &str = "\
@@ -73,8 +77,11 @@ pub(super) async fn serve_all(
     let parts = TaskParts { process: &process, settings, store };
     let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
+    let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
+    let ships = Ships { state: state.clone(), clock };
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
-    let health = Arc::new(Health { watch, rabbit: rabbit.clone(), tasks: tasks.health() });
+    let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let health = Arc::new(health);
     let api = Api {
         publisher,
         bodies: BodyReader::new(BodySettings::default(), Arc::clone(&budget)),
@@ -82,6 +89,7 @@ pub(super) async fn serve_all(
         shards: common.shards.count(),
     };
     let mut rooms = vec![api::room(api, &front.auth)];
+    rooms.push(ships::api::room(ships, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);
@@ -134,6 +142,7 @@ struct Health {
     watch: Arc<Watch>,
     rabbit: Option<RabbitPublisher>,
     tasks: TaskHealth,
+    state: State,
 }
 
 impl Readiness for Health {
@@ -141,6 +150,8 @@ impl Readiness for Health {
         let broker = self.rabbit.as_ref().map(RabbitPublisher::problems).unwrap_or_default();
         let mut problems: Vec<String> = self.watch.problems();
         problems.extend(broker.into_iter().chain(self.tasks.problems()));
+        // That it cannot be read is told already.
+        problems.extend(trouble::look(&self.state).ok().flatten());
         problems.dedup();
         problems
     }

@@ -20,6 +20,7 @@ pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
 pub(super) use super::scheduler_settings::SchedulerCommand;
+pub(super) use super::ship_settings::{RedisSettings, ShipSettings};
 pub(super) use super::spaceship_settings::{SpaceshipCommand, SpaceshipSettings};
 pub(super) use super::task_settings::{
     CheckedWorker, RetentionSettings, TaskServerSettings, WorkerSettings,

@@ -1,26 +1,20 @@
 //! `tap`: watches messages live without consuming them.
-//!
-//! Its stdout may be slow, stopped or closed. So it is written in pieces that fit into a pipe, each
-//! when there is room, and Ctrl-C is heard meanwhile.
 
-use std::fmt::Display;
-use std::io::{self, Stdout, Write};
+use std::io::{self, Write};
 
 use anyhow::Context;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use super::exit::{Exit, Failure, OrExit};
+use super::pipe::{Pipe, say};
 use super::process::open_existing_state;
 use super::settings::StateSettings;
 use super::signals;
 use crate::broker::take::SLOW_POLL;
 use crate::broker::tap::{Look, Piece, Start, Tap, TapError};
-use crate::message::{Offset, ShardId, line_prefix_bytes};
-use crate::service::Lifecycle;
+use crate::message::{Offset, ShardId, Topic, line_prefix_bytes};
 use crate::shard::SHARDS_MAX;
 
 pub(super) const EXAMPLES: &str = "\
@@ -32,16 +26,14 @@ Examples:
   async-data-processor tap --count 100 > sample.ndjson
   async-data-processor tap --output json | jq 'select(.message.value == \"hello\")'";
 
-/// Bytes for which a pipe that says to have room has room (`PIPE_BUF`, pipe(7)).
-const PIPE_BYTES: usize = 4096;
-/// How often Ctrl-C is looked for while stdout has no room, in nanoseconds.
-const STOP_POLL_NS: i64 = 100_000_000;
-
 /// `tap`.
 #[derive(Debug, Args)]
 pub(super) struct TapCommand {
     #[command(flatten)]
     state: StateSettings,
+    /// What to watch: messages, or the telemetry of ships.
+    #[arg(long, value_name = "TOPIC", default_value = "messages")]
+    topic: Watched,
     /// Watch this shard, and others that are named so; all if none is.
     #[arg(long = "shard", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..i64::from(SHARDS_MAX)))]
@@ -56,6 +48,24 @@ pub(super) struct TapCommand {
     /// How they are printed.
     #[arg(long, value_name = "FORMAT", default_value = "lines")]
     output: Output,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Watched {
+    /// The entries of `POST /message`.
+    Messages,
+    /// What ships have measured.
+    Telemetry,
+}
+
+impl Watched {
+    const fn topic(self) -> Topic {
+        match self {
+            Self::Messages => Topic::Messages,
+            Self::Telemetry => Topic::Telemetry,
+        }
+    }
 }
 
 /// How messages are printed.
@@ -83,7 +93,8 @@ pub(super) fn run(command: &TapCommand) -> Result<Exit, Failure> {
     let stop = signals::watch()?;
     let state = open_existing_state(&command.state)?;
     let shards = command.shards.iter().copied().map(ShardId).collect();
-    let mut tap = Tap::new(state, shards, command.from).map_err(|error| {
+    let tap = Tap::new(state, command.topic.topic(), shards, command.from);
+    let mut tap = tap.map_err(|error| {
         let exit = match &error {
             TapError::State(_) => Exit::Io,
             TapError::Wake(_) => Exit::CannotCreate,
@@ -92,13 +103,11 @@ pub(super) fn run(command: &TapCommand) -> Result<Exit, Failure> {
     })?;
     tracing::debug!("watching");
     let mut printer = Printer {
-        stdout: io::stdout(),
-        stop,
+        pipe: Pipe::new(stop),
         output: command.output,
         left: command.count,
         seen: 0,
         missed: 0,
-        closed: false,
     };
     while printer.goes_on().context("waiting for stdout").or_exit(Exit::Io)? {
         let look = tap.look().or_exit(Exit::Io)?;
@@ -108,16 +117,11 @@ pub(super) fn run(command: &TapCommand) -> Result<Exit, Failure> {
             printer.print(&look).context("writing to stdout").or_exit(Exit::Io)?;
         }
     }
-    if !printer.is_closed().context("waiting for stdout").or_exit(Exit::Io)? {
+    if !printer.pipe.is_closed().context("waiting for stdout").or_exit(Exit::Io)? {
         let (seen, missed) = (messages(printer.seen), HumanCount(printer.missed));
         say(format_args!("tap: {seen} seen, {missed} missed"));
     }
     Ok(Exit::Done)
-}
-
-/// Says something on stderr; whether anybody listens changes nothing.
-fn say(text: impl Display) {
-    let _told = writeln!(io::stderr(), "{text}");
 }
 
 fn messages(count: u64) -> String {
@@ -126,42 +130,23 @@ fn messages(count: u64) -> String {
 
 /// Prints messages and counts them.
 struct Printer {
-    stdout: Stdout,
-    stop: Lifecycle,
+    pipe: Pipe,
     output: Output,
     /// How many may still be printed, if there is a limit.
     left: Option<u64>,
     seen: u64,
     missed: u64,
-    /// Whether a write has found nobody to read.
-    closed: bool,
 }
 
 impl Printer {
     /// Whether it was neither stopped nor closed, and more may be printed.
     fn goes_on(&self) -> io::Result<bool> {
-        Ok(!self.stop.is_stopping() && self.left != Some(0) && !self.is_closed()?)
-    }
-
-    /// Whether nobody will ever read what is printed.
-    fn is_closed(&self) -> io::Result<bool> {
-        Ok(self.closed || self.poll(0)?.intersects(PollFlags::ERR | PollFlags::HUP))
-    }
-
-    fn poll(&self, nanoseconds: i64) -> io::Result<PollFlags> {
-        let mut stdout = [PollFd::new(&self.stdout, PollFlags::OUT)];
-        let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
-        match poll(&mut stdout, Some(&timeout)) {
-            Err(Errno::INTR) => Ok(PollFlags::empty()),
-            polled => {
-                polled.map(|_| stdout.iter().map(PollFd::revents).collect()).map_err(Into::into)
-            }
-        }
+        Ok(self.left != Some(0) && self.pipe.goes_on()?)
     }
 
     fn print(&mut self, look: &Look) -> io::Result<()> {
         for (key, missed) in &look.missed {
-            let (count, shard) = (messages(*missed), key.shard);
+            let (count, shard) = (messages(*missed), key.short());
             let were = if *missed == 1 { "it was" } else { "they were" };
             say(format_args!(
                 "missed {count} of shard {shard}: {were} consumed before tap could read them"
@@ -185,18 +170,7 @@ impl Printer {
     /// Writes whole messages, as far as they can be before it is stopped or closed.
     fn write(&mut self, mut rest: &[u8]) -> io::Result<()> {
         while !rest.is_empty() && self.goes_on()? {
-            if !self.poll(STOP_POLL_NS)?.contains(PollFlags::OUT) {
-                continue;
-            }
-            let chunk = rest.get(..PIPE_BYTES).unwrap_or(rest);
-            let count = match rustix::io::write(&self.stdout, chunk) {
-                Err(Errno::AGAIN | Errno::INTR) => 0,
-                Err(Errno::PIPE) => {
-                    self.closed = true;
-                    return Ok(());
-                }
-                written => written?,
-            };
+            let count = self.pipe.write_some(rest)?;
             let (written, left) = rest.split_at(count.min(rest.len()));
             let ended = memchr::memchr_iter(b'\n', written).count() as u64;
             self.seen += ended;

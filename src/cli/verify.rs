@@ -72,7 +72,8 @@ fn print_account(out: &mut impl Write, account: &Account) -> std::io::Result<()>
         "shard", "accepted", "in files", "taken away", "pruned", "waiting", "dead"
     )?;
     for shard in &account.shards {
-        let ShardAccount { shard, accepted, in_files, taken_away, pruned, waiting, dead } = shard;
+        let ShardAccount { accepted, in_files, taken_away, pruned, waiting, dead, .. } = shard;
+        let shard = shard.key().short();
         writeln!(
             out,
             "{shard:>5} {accepted:>12} {in_files:>12} {taken_away:>12} {pruned:>12} {waiting:>12} \
@@ -90,7 +91,7 @@ fn print_account(out: &mut impl Write, account: &Account) -> std::io::Result<()>
             out,
             "{}: shard {}, offsets {}: {}",
             format!("{:?}", finding.kind).to_lowercase(),
-            finding.shard,
+            finding.key().short(),
             finding.range,
             finding.detail
         )?;

@@ -1,4 +1,6 @@
 //! The applications. Each is thin, and none knows another, but that schedules order captures.
+//!
+//! [`watch`] tells of all that travels, messages and telemetry, when it stands still.
 
 pub mod calculations;
 mod errors;
@@ -6,3 +8,4 @@ pub mod messages;
 pub mod schedules;
 pub mod tasks;
 pub mod telemetry;
+pub mod watch;

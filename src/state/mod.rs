@@ -23,6 +23,9 @@
 //! | keyed, keyed_order | packet / number | number / packet | `broker::rabbitmq` |
 //! | packets | offset key | which packet | `broker::rabbitmq` |
 //! | idempotency, idempotency_order | key / number | first answer / key | `broker::idempotency` |
+//! | ships | name | account | `rooms::telemetry` |
+//! | ship_seconds, ship_minutes | name, time | figures | `rooms::telemetry` |
+//! | ship_batches | shard key, batch number | lines before | `rooms::telemetry` |
 //! | meta | name | identity, counters | several |
 //!
 //! Every commit is synced: no NOSYNC, NOMETASYNC or WRITEMAP. One thread per process commits, and

@@ -7,8 +7,8 @@ use heed::{Database, Env, WithoutTls};
 
 /// The layout of everything stored; another number is refused, but for those before: their
 /// tables are all here, and the new ones empty.
-pub(super) const FORMAT: u32 = 3;
-const FORMATS_BEFORE: RangeInclusive<u32> = 1..=2;
+pub(super) const FORMAT: u32 = 4;
+const FORMATS_BEFORE: RangeInclusive<u32> = 1..=3;
 /// A bytes-to-bytes table.
 pub type Table = Database<Bytes, Bytes>;
 
@@ -30,6 +30,10 @@ pub struct Tables {
     pub packets: Table,
     pub idempotency: Table,
     pub idempotency_order: Table,
+    pub ships: Table,
+    pub ship_seconds: Table,
+    pub ship_minutes: Table,
+    pub ship_batches: Table,
     pub meta: Table,
 }
 
@@ -54,6 +58,10 @@ pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Result<(Tables, Stri
         packets: table("packets")?,
         idempotency: table("idempotency")?,
         idempotency_order: table("idempotency_order")?,
+        ships: table("ships")?,
+        ship_seconds: table("ship_seconds")?,
+        ship_minutes: table("ship_minutes")?,
+        ship_batches: table("ship_batches")?,
         meta,
     };
     match meta.get(&txn, b"format")?.map(|bytes| bytes.try_into().map_or(0, u32::from_be_bytes)) {

@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use crate::harness::{open_state, wait_for};
 
 const KEY: ShardKey = ShardKey::new(Topic::Messages, ShardId(0));
-const WORKER: WorkerName = WorkerName { shard: ShardId(0), place: 1 };
+const WORKER: WorkerName = WorkerName::new(KEY, 1);
 
 /// A shard with messages that wait.
 struct Shard {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{BINARY, Process, Rig};
 
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 39] = [
     &[],
     &["server"],
     &["message-consumer"],
@@ -28,6 +28,7 @@ const COMMANDS: [&[&str]; 38] = [
     &["dead", "show"],
     &["dead", "resend"],
     &["doubles"],
+    &["ship-data"],
     &["tasks"],
     &["tasks", "list"],
     &["tasks", "show"],

@@ -19,10 +19,9 @@ use async_data_processor::broker::progress::Progress;
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{Publish, Unit};
 use async_data_processor::clock::SystemClock;
+use async_data_processor::consumer::{Consumer, ConsumerSettings, Processing, TopicPart};
 use async_data_processor::message::{Lines, ShardId, ShardKey, Topic};
 use async_data_processor::pool::scale::Limits;
-use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
-use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{State, StateOptions};
 use tempfile::TempDir;
@@ -41,12 +40,11 @@ struct Rig {
     _dir: TempDir,
 }
 
-fn settings(timeout: Duration) -> ConsumerSettings {
+fn settings() -> ConsumerSettings {
     ConsumerSettings {
         shards: NonZeroU16::new(SHARDS).unwrap(),
         // More than one, so that batches of a shard are committed out of order.
         workers: Limits { least: 2, most: 2 },
-        processing: Processing { timeout, ..Processing::default() },
         compression: Compression::None,
         policy: TakePolicy {
             batch_min: 1,
@@ -135,7 +133,11 @@ impl Rig {
             output: PathBuf::from("simulated"),
             clock: Arc::new(SystemClock),
             life: life.clone(),
-            settings: settings(timeout),
+            topics: vec![TopicPart::new(
+                Topic::Messages,
+                Processing { timeout, ..Processing::default() },
+            )],
+            settings: settings(),
             feed: None,
         };
         let thread = std::thread::spawn(move || consumer.run());

@@ -21,10 +21,9 @@ use async_data_processor::broker::source::Source;
 use async_data_processor::broker::take::TakePolicy;
 use async_data_processor::broker::{IdempotencyKey, Publish, Published, Unit};
 use async_data_processor::clock::Clock;
+use async_data_processor::consumer::{Consumer, ConsumerSettings, Processing, TopicPart};
 use async_data_processor::message::{Lines, OffsetRange, ShardId, ShardKey, Topic};
 use async_data_processor::pool::scale::Limits;
-use async_data_processor::rooms::messages::consume::{Consumer, ConsumerSettings};
-use async_data_processor::rooms::messages::process::Processing;
 use async_data_processor::service::Lifecycle;
 use async_data_processor::state::{Job, State, StateError, WriteTxn};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -34,7 +33,7 @@ use tempfile::TempDir;
 use crate::harness::{files_below, open_state, wait_for};
 
 const KEY: ShardKey = ShardKey::new(Topic::Messages, ShardId(0));
-const WORKER: WorkerName = WorkerName { shard: ShardId(0), place: 1 };
+const WORKER: WorkerName = WorkerName::new(KEY, 1);
 /// The identity of an output directory, where none is bound.
 const OUTPUT: &str = "00000000000000000000000000000000";
 
@@ -152,10 +151,10 @@ fn a_clock_that_jumps_delays_and_loses_nothing() {
         clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
         life: life.clone(),
         feed: None,
+        topics: vec![TopicPart::new(Topic::Messages, Processing::default())],
         settings: ConsumerSettings {
             shards: NonZeroU16::MIN,
             workers: Limits { least: 1, most: 1 },
-            processing: Processing::default(),
             compression: Compression::None,
             policy: POLICY,
             retention: RETENTION,

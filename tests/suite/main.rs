@@ -30,6 +30,7 @@ mod postgres;
 mod rabbitmq;
 mod readme;
 mod schedules;
+mod ships;
 mod sim_disk;
 mod sim_tree;
 mod spaceship;

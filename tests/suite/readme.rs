@@ -82,7 +82,7 @@ fn every_setting_and_flag_it_names_exists() {
     assert!(variables.len() > 20, "found only {variables:?}");
     for name in variables {
         let told = [
-            include_str!("../../src/rooms/messages/process.rs"),
+            include_str!("../../src/consumer/process.rs"),
             include_str!("../../src/tasks/program.rs"),
         ];
         let known = options.iter().any(|option| option.variable.as_deref() == Some(name))

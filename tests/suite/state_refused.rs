@@ -21,7 +21,7 @@ fn a_state_directory_of_another_format_is_refused() {
         let output = rig.run(&[command]);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{command}: {text}");
-        assert!(text.contains("has format 7; this version reads format 3"), "{text}");
+        assert!(text.contains("has format 7; this version reads format 4"), "{text}");
     }
 }
 

@@ -24,6 +24,7 @@ const TABLE: &[(&str, Reach)] = &[
     ("rooms", Reach::Only(STATIONS)),
     ("web", Reach::Only(&["service", "clock"])),
     ("batch", Reach::Only(&["broker", "state", "message", "service", "clock"])),
+    ("consumer", Reach::Only(&["batch", "pool", "broker", "state", "message", "service", "clock"])),
     ("pool", Reach::Only(&["broker", "message", "shard", "service", "clock"])),
     ("broker", Reach::Only(&["state", "message", "shard", "task", "service", "clock"])),
     ("tasks", Reach::Only(&["store", "broker", "task", "service", "clock"])),

@@ -65,7 +65,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     waker: Waker,
     keyed_max: u64,
-    check: Check,
+    check_of: fn(Topic) -> Check,
     life: Lifecycle,
     ending: CancellationToken,
     started: Instant,
@@ -84,8 +84,8 @@ pub struct BridgeParts {
     pub clock: Arc<dyn Clock>,
     /// How many requests with a key are remembered (`IDEMPOTENCY_KEYS`).
     pub keys_max: u64,
-    /// Reads what others have published.
-    pub check: Check,
+    /// Reads what others have published under a topic.
+    pub check_of: fn(Topic) -> Check,
     /// The process.
     pub life: Lifecycle,
 }
@@ -96,14 +96,14 @@ impl Bridge {
     /// # Errors
     /// The folder of the wake-up sockets can't be made.
     pub fn start(parts: BridgeParts) -> std::io::Result<Self> {
-        let BridgeParts { address, topology, state, clock, keys_max, check, life } = parts;
+        let BridgeParts { address, topology, state, clock, keys_max, check_of, life } = parts;
         let inner = Inner {
             link: Link::start(address, "consumer", topology, life.clone()),
             waker: Waker::new(state.dir())?,
             state,
             clock,
             keyed_max: keys_max,
-            check,
+            check_of,
             life,
             ending: CancellationToken::new(),
             started: Instant::now(),
@@ -115,7 +115,7 @@ impl Bridge {
 impl Feed for Bridge {
     fn begin(&self, key: ShardKey) {
         // Shards of another number than today's have no queue.
-        if key.topic != Topic::Messages || key.shard.0 >= self.inner.link.topology().shards.get() {
+        if key.shard.0 >= self.inner.link.topology().shards.get() {
             return;
         }
         let shard = Shard { inner: Arc::clone(&self.inner), key, standing_by: false, told: None };
@@ -230,7 +230,7 @@ impl Shard {
 
     async fn subscribe(&self, up: &Up) -> Result<(Channel, Consumer), BrokerError> {
         let topology = self.inner.link.topology();
-        let (prefetch, exclusive) = match topology.format {
+        let (prefetch, exclusive) = match topology.format.of(self.key.topic) {
             Format::Packed => (PREFETCH_PACKED, false),
             // R1's classic queues know no single active consumer.
             Format::Interop => (PREFETCH_INTEROP, true),
@@ -240,7 +240,7 @@ impl Shard {
         let limited = channel.basic_qos(prefetch, BasicQosOptions::default());
         within(CALL_TIMEOUT, Doing::Subscribing, limited).await?;
         let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
-        let queue = topology.queue(self.key.shard);
+        let queue = topology.queue(self.key);
         let asked = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
         let consumer = within(CALL_TIMEOUT, Doing::Subscribing, asked).await?;
         tracing::debug!(key = %self.key, "subscribed");
@@ -250,7 +250,7 @@ impl Shard {
     /// Takes what comes until the subscription ends.
     async fn drain(&self, channel: &Channel, mut consumer: Consumer) -> Ended {
         let ending = &self.inner.ending;
-        let mut taken_at = None;
+        let (mut taken_at, check) = (None, (self.inner.check_of)(self.key.topic));
         loop {
             let first = match ending.run_until_cancelled(consumer.next()).await {
                 None => return Ended::Stopping,
@@ -270,7 +270,7 @@ impl Shard {
                     }
                 };
                 last = delivery.delivery_tag;
-                let packet = Packet::read(delivery, self.inner.check);
+                let packet = Packet::read(delivery, check);
                 bytes += packet.bytes();
                 packets.push(packet);
                 if bytes >= TAKEN_BYTES {

@@ -64,7 +64,8 @@ pub enum BrokerError {
     #[error(
         "the broker's queues are for {pinned} shards, and SHARDS_COUNT is {asked}: set \
          SHARDS_COUNT={pinned}. To change the number, stop all servers, let the consumers drain \
-         the queues, stop them, and delete the queues async-data-processor.messages.*"
+         the queues, stop them, and delete the queues \
+         async-data-processor.messages.* and async-data-processor.telemetry.*"
     )]
     OtherShards {
         /// The number that is pinned.

@@ -12,9 +12,8 @@ use lapin::types::FieldTable;
 
 use super::address::{Address, Open};
 use super::error::{BrokerError, Doing, within};
-use super::topology::{
-    CALL_TIMEOUT, Declaring, Format, PIN, RETURNED, Topology, other, shard_arguments,
-};
+use super::topology::{CALL_TIMEOUT, Declaring, Format, PIN, Topology, other, shard_arguments};
+use crate::message::Topic;
 
 /// How long a close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,6 +29,22 @@ pub enum Part {
     Returned,
     /// The messages of a shard.
     Shard,
+    /// The telemetry of a shard.
+    Telemetry,
+}
+
+impl Part {
+    /// Whether it is a shard's queue.
+    #[must_use]
+    pub const fn is_shard(self) -> bool {
+        matches!(self, Self::Shard | Self::Telemetry)
+    }
+
+    /// Whether it is a shard's queue that holds packets of ours, and no other program's.
+    #[must_use]
+    pub fn is_packed_shard(self, format: Format) -> bool {
+        self == Self::Telemetry || (self == Self::Shard && format == Format::Packed)
+    }
 }
 
 /// How a queue stands.
@@ -103,10 +118,13 @@ pub async fn reach(address: &Address) -> Result<Reached, BrokerError> {
 /// The queues of an installation, and what each is for.
 #[must_use]
 pub fn parts(topology: Topology) -> Vec<(String, Part)> {
-    let shards = topology.shard_ids().map(|shard| (topology.queue(shard), Part::Shard));
-    let own = [(PIN.to_owned(), Part::Pin), (RETURNED.to_owned(), Part::Returned)];
-    let own = own.into_iter().filter(|_| topology.format == Format::Packed);
-    own.chain(shards).collect()
+    let pin = (topology.format == Format::Packed).then(|| (PIN.to_owned(), Part::Pin));
+    let nets = topology.returned().map(|net| (net, Part::Returned));
+    let shards = Topic::ALL.into_iter().flat_map(|topic| {
+        let part = if topic.is_messages() { Part::Shard } else { Part::Telemetry };
+        topology.shards_of(topic).map(move |key| (topology.queue(key), part))
+    });
+    pin.into_iter().chain(nets).chain(shards).collect()
 }
 
 /// Looks at every queue; after one about which the broker does not answer, at no more.
@@ -146,7 +164,10 @@ async fn look(
     let agrees = match (part, topology.format) {
         (Part::Pin, _) => declaring.pin(topology.shards).await,
         (Part::Returned, _) => declaring.quorum(name, none).await,
-        (Part::Shard, Format::Packed) => declaring.quorum(name, shard_arguments()).await,
+        (Part::Telemetry, _) => declaring.quorum(name, shard_arguments(Topic::Telemetry)).await,
+        (Part::Shard, Format::Packed) => {
+            declaring.quorum(name, shard_arguments(Topic::Messages)).await
+        }
         (Part::Shard, Format::Interop) => {
             let declared = declaring.declare(name, none).await;
             declared.map(drop).map_err(|error| other(name, error))

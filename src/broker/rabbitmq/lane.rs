@@ -195,7 +195,7 @@ impl Lane {
         let each = packets.iter().map(|packet| {
             channel.basic_publish(
                 "".into(),
-                topology.queue(packet.shard).into(),
+                topology.queue(packet.key).into(),
                 BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() },
                 &packet.body,
                 properties(packet, topology.format),
@@ -204,7 +204,7 @@ impl Lane {
         let confirms = within(CALL_TIMEOUT, Doing::Publishing, try_join_all(each)).await?;
         for (packet, confirm) in packets.iter().zip(confirms) {
             let left = deadline.saturating_duration_since(Instant::now()).min(CALL_TIMEOUT);
-            let queue = || topology.queue(packet.shard);
+            let queue = || topology.queue(packet.key);
             match within(left, Doing::Confirming, confirm).await? {
                 Confirmation::Ack(None) => {}
                 Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => {
@@ -255,7 +255,7 @@ impl Lane {
 }
 
 fn properties(packet: &Packet, format: Format) -> BasicProperties {
-    let content_type = match format {
+    let content_type = match format.of(packet.key.topic) {
         Format::Packed => "application/x-ndjson",
         Format::Interop => "application/json",
     };

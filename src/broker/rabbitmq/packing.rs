@@ -10,12 +10,12 @@ use super::id::{self, PacketId, Session};
 use super::topology::Format;
 use crate::broker::Unit;
 use crate::broker::frame::LINES_BYTES_MAX;
-use crate::message::{Lines, ShardId, ShardKey};
+use crate::message::{Lines, ShardKey};
 
 /// What one message of the broker carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packet {
-    pub(super) shard: ShardId,
+    pub(super) key: ShardKey,
     pub(super) id: PacketId,
     pub(super) body: Vec<u8>,
 }
@@ -48,28 +48,28 @@ impl Packing {
                 Some(sent) => {
                     let head = id::of_key(sent);
                     for (key, lines) in parts {
-                        let bodies = self.bodies(&[&lines.bytes]).into_iter();
+                        let bodies = self.bodies(*key, &[&lines.bytes]).into_iter();
                         packets.extend((0..).zip(bodies).map(|(number, body)| {
                             let id = PacketId::OfKey(head, number);
-                            Packet { shard: key.shard, id, body }
+                            Packet { key: *key, id, body }
                         }));
                     }
                 }
             }
         }
         for (key, lines) in shared {
-            for body in self.bodies(&lines) {
+            for body in self.bodies(key, &lines) {
                 let next = self.next.entry(key).or_default();
                 let id = PacketId::OfSession(self.session, *next);
                 *next += 1;
-                packets.push(Packet { shard: key.shard, id, body });
+                packets.push(Packet { key, id, body });
             }
         }
         packets
     }
 
-    fn bodies(&self, lines: &[&[u8]]) -> Vec<Vec<u8>> {
-        match self.format {
+    fn bodies(&self, key: ShardKey, lines: &[&[u8]]) -> Vec<Vec<u8>> {
+        match self.format.of(key.topic) {
             Format::Packed => in_frames(lines),
             Format::Interop => one_each(lines),
         }
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::broker::IdempotencyKey;
-    use crate::message::Topic;
+    use crate::message::{ShardId, Topic};
 
     fn key(shard: u16) -> ShardKey {
         ShardKey::new(Topic::Messages, ShardId(shard))
@@ -137,7 +137,7 @@ mod tests {
 
     fn bodies(packets: &[Packet]) -> Vec<(u16, String, String)> {
         let text = |packet: &Packet| String::from_utf8(packet.body.clone()).unwrap();
-        packets.iter().map(|p| (p.shard.0, p.id.to_string(), text(p))).collect()
+        packets.iter().map(|p| (p.key.shard.0, p.id.to_string(), text(p))).collect()
     }
 
     #[test]
@@ -169,6 +169,15 @@ mod tests {
         let texts: Vec<_> = bodies(&packets).into_iter().map(|(.., text)| text).collect();
         assert_eq!(texts, ["{\"a\":1}", "{\"b\":2}"]);
         assert_ne!(packets[0].id, packets[1].id);
+    }
+
+    #[test]
+    fn between_systems_telemetry_is_packed_all_the_same() {
+        let mut packing = Packing::new([0; 16], Format::Interop);
+        let telemetry = ShardKey::new(Topic::Telemetry, ShardId(3));
+        let lines = Lines { bytes: b"{}\n{}\n".to_vec(), count: 2 };
+        let packets = packing.pack(&[Unit { parts: vec![(telemetry, lines)], key: None }]);
+        assert_eq!((packets.len(), packets[0].key), (1, telemetry));
     }
 
     proptest! {

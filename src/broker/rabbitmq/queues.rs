@@ -88,9 +88,8 @@ async fn look(
     let before = held(before).clone();
     let topology = link.topology();
     let mut views = Vec::new();
-    for shard in topology.shard_ids() {
-        let (packets, consumers) = topology.look(channel, shard).await?;
-        let key = ShardKey::new(Topic::Messages, shard);
+    for key in Topic::ALL.into_iter().flat_map(|topic| topology.shards_of(topic)) {
+        let (packets, consumers) = topology.look(channel, key).await?;
         let known = before.iter().find(|view| view.key == key);
         let since = known.and_then(|view| view.unconsumed_since);
         let unconsumed_since =

@@ -2,10 +2,13 @@
 //!
 //! | queue | sort | holds |
 //! |---|---|---|
-//! | `async-data-processor.messages.<shard>` | quorum, one active consumer | packets of a shard |
+//! | `async-data-processor.<topic>.<shard>` | quorum, one active consumer | packets of a shard |
 //! | `async-data-processor.messages.shards` | quorum | nothing: it pins the number of shards |
-//! | `async-data-processor.messages.returned` | quorum | a net for what the broker gives up |
+//! | `async-data-processor.<topic>.returned` | quorum | a net for what the broker gives up |
 //! | `task_queue_<shard>` (interop, as R1 has them) | classic | one entry a message |
+//!
+//! Topics are `messages` and `telemetry`; with interop there is no pin, and the plain queues stand
+//! in for those of `messages`, which alone other programs share.
 //!
 //! All are durable and reached through the default exchange. The pin is a queue whose
 //! `x-max-length` is the number of shards: the broker itself refuses whoever declares it with
@@ -21,7 +24,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, Queue};
 
 use super::error::{BrokerError, Doing, within};
-use crate::message::ShardId;
+use crate::message::{ShardId, ShardKey, Topic};
 
 /// How long a call to the broker may take.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +32,6 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// tells its consumers nothing, and drops what it delivers to them.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const PIN: &str = "async-data-processor.messages.shards";
-pub(super) const RETURNED: &str = "async-data-processor.messages.returned";
 /// More deliveries than there ever are. That -1 is none is understood from 4.0 on only: 3.10 takes
 /// it, and gives up whatever comes back once.
 const DELIVERY_LIMIT: i32 = i32::MAX;
@@ -61,6 +63,22 @@ pub enum Format {
     Interop,
 }
 
+impl Format {
+    /// What travels under a topic: other programs share messages only.
+    #[must_use]
+    pub const fn of(self, topic: Topic) -> Self {
+        match topic {
+            Topic::Messages => self,
+            Topic::Telemetry => Self::Packed,
+        }
+    }
+}
+
+/// The net for what the broker gives up of a topic.
+pub(super) fn returned(topic: Topic) -> String {
+    format!("async-data-processor.{}.returned", topic.name())
+}
+
 /// The queues of one installation.
 #[derive(Debug, Clone, Copy)]
 pub struct Topology {
@@ -73,16 +91,23 @@ pub struct Topology {
 impl Topology {
     /// The queue of a shard.
     #[must_use]
-    pub fn queue(self, shard: ShardId) -> String {
-        match self.format {
-            Format::Packed => format!("async-data-processor.messages.{shard}"),
+    pub fn queue(self, key: ShardKey) -> String {
+        let ShardKey { topic, shard } = key;
+        match self.format.of(topic) {
+            Format::Packed => format!("async-data-processor.{}.{shard}", topic.name()),
             Format::Interop => format!("task_queue_{shard}"),
         }
     }
 
-    /// The shards that have a queue.
-    pub fn shard_ids(self) -> impl Iterator<Item = ShardId> {
-        (0..self.shards.get()).map(ShardId)
+    /// The shards of a topic, each of which has a queue.
+    pub fn shards_of(self, topic: Topic) -> impl Iterator<Item = ShardKey> {
+        (0..self.shards.get()).map(move |shard| ShardKey::new(topic, ShardId(shard)))
+    }
+
+    /// The nets for what the broker gives up; there is none for plain queues.
+    pub(super) fn returned(self) -> impl Iterator<Item = String> {
+        let packed = move |topic: &Topic| self.format.of(*topic) == Format::Packed;
+        Topic::ALL.into_iter().filter(packed).map(returned)
     }
 
     /// Declares every queue; those that are there already stay as they are.
@@ -93,12 +118,14 @@ impl Topology {
         let mut declaring = Declaring { connection, channel: None };
         if self.format == Format::Packed {
             declaring.pin(self.shards).await?;
-            declaring.quorum(RETURNED, FieldTable::default()).await?;
         }
-        for shard in self.shard_ids() {
-            let name = self.queue(shard);
-            match self.format {
-                Format::Packed => declaring.quorum(&name, shard_arguments()).await?,
+        for net in self.returned() {
+            declaring.quorum(&net, FieldTable::default()).await?;
+        }
+        for key in Topic::ALL.into_iter().flat_map(|topic| self.shards_of(topic)) {
+            let name = self.queue(key);
+            match self.format.of(key.topic) {
+                Format::Packed => declaring.quorum(&name, shard_arguments(key.topic)).await?,
                 Format::Interop => {
                     declaring.declare(&name, FieldTable::default()).await.map(drop)?;
                 }
@@ -111,8 +138,8 @@ impl Topology {
     ///
     /// # Errors
     /// The broker does not answer, or the queue is not there; the channel is closed then.
-    pub async fn look(self, channel: &Channel, shard: ShardId) -> Result<(u32, u32), BrokerError> {
-        let name = self.queue(shard);
+    pub async fn look(self, channel: &Channel, key: ShardKey) -> Result<(u32, u32), BrokerError> {
+        let name = self.queue(key);
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = channel.queue_declare(name.into(), options, FieldTable::default());
         let queue = within(CALL_TIMEOUT, Doing::Looking, asked).await?;
@@ -122,12 +149,12 @@ impl Topology {
 
 /// Attempts are ours, and so is every limit: what the broker cannot take it refuses, rather than
 /// drop what it has, should a policy limit the length after all.
-pub(super) fn shard_arguments() -> FieldTable {
+pub(super) fn shard_arguments(topic: Topic) -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
     arguments.insert("x-overflow".into(), text("reject-publish"));
     arguments.insert("x-dead-letter-exchange".into(), text(""));
-    arguments.insert("x-dead-letter-routing-key".into(), text(RETURNED));
+    arguments.insert("x-dead-letter-routing-key".into(), text(&returned(topic)));
     arguments
 }
 

@@ -121,7 +121,7 @@ impl Watcher {
     /// A name has appeared in a folder.
     fn take(&mut self, folder: &Path, file: &OsStr, at: Instant) -> io::Result<()> {
         let Some(file) = file.to_str() else { return Ok(()) };
-        if let Some((number, _)) = name::parse_final(file) {
+        if let Some(number) = name::parse_final(file) {
             self.seen.at.entry(number).or_insert(at);
         } else if name::is_folder(folder, file) {
             self.add(&folder.join(file))?;

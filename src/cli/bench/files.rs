@@ -25,10 +25,10 @@ pub(super) fn newer_than(disk: &dyn Disk, newest: u64) -> anyhow::Result<Vec<(u6
         let names = disk.list(&folder).with_context(|| format!("{}", folder.display()))?;
         for file in names {
             match name::parse_final(&file) {
-                Some((number, _)) if number > newest => found.push((number, folder.join(file))),
+                Some(number) if number > newest => found.push((number, folder.join(file))),
                 Some(_) => {}
-                // What no worker could do is in no file as it should be.
-                None if file == name::DEAD => {}
+                // What no worker could do is in no file as it should be; and no ship is measured.
+                None if file == name::DEAD || file == name::SHIPS => {}
                 None if name::is_folder(&folder, &file) => open.push(folder.join(file)),
                 None => {}
             }

@@ -9,9 +9,10 @@ use crate::broker::rabbitmq::greeting::Greeting;
 use crate::broker::rabbitmq::inspect::parts;
 use crate::broker::rabbitmq::management::{Management, ManagementError, encoded};
 use crate::broker::rabbitmq::topology::Format;
+use crate::message::Topic;
 
 const CHECK: &str = "management";
-/// More than the queues of one installation.
+/// More than the queues of a topic.
 const QUEUES_MAX: u32 = 500;
 
 pub(super) async fn check(
@@ -26,7 +27,7 @@ pub(super) async fn check(
     };
     let mut findings: Vec<_> = other_cluster(&overview, greeting).into_iter().collect();
     findings.extend(nodes::check(&nodes));
-    match management.get(&path_of_queues(broker)).await {
+    match queues_of(management, broker).await {
         Err(error) => findings.push(silent(management, "the queues", &error)),
         Ok(queues) => {
             let (format, names) = (broker.topology.format, parts(broker.topology));
@@ -40,13 +41,21 @@ async fn of_cluster(management: &Management) -> Result<(Value, Value), Managemen
     Ok((management.get("overview").await?, management.get("nodes").await?))
 }
 
-fn path_of_queues(broker: &Broker) -> String {
+/// The queues of all topics: a page holds those of one.
+async fn queues_of(management: &Management, broker: &Broker) -> Result<Value, ManagementError> {
     let vhost = encoded(broker.address.virtual_host());
-    let name = match broker.topology.format {
-        Format::Packed => "async-data-processor.messages.",
-        Format::Interop => "task_queue_",
-    };
-    format!("queues/{vhost}?page=1&page_size={QUEUES_MAX}&name={name}")
+    let mut all = Vec::new();
+    for topic in Topic::ALL {
+        let name = match broker.topology.format.of(topic) {
+            Format::Packed => format!("async-data-processor.{}.", topic.name()),
+            Format::Interop => "task_queue_".to_owned(),
+        };
+        let path = format!("queues/{vhost}?page=1&page_size={QUEUES_MAX}&name={name}");
+        let page = management.get(&path).await?;
+        let items = page.get("items").unwrap_or(&page).as_array().cloned();
+        all.extend(items.unwrap_or_default());
+    }
+    Ok(Value::Array(all))
 }
 
 fn not_given() -> Finding {

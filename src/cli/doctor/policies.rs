@@ -84,10 +84,9 @@ fn judge(
     policy: &Map<String, Value>,
 ) -> Option<(Level, &'static str)> {
     // Our shards' queues refuse what does not fit, whatever a policy says; others do as told.
-    let refuses = match (part, format) {
-        (Part::Shard, Format::Packed) => true,
-        _ => policy.get("overflow").and_then(Value::as_str) == Some("reject-publish"),
-    };
+    let is_packed = part.is_packed_shard(format);
+    let refuses =
+        is_packed || policy.get("overflow").and_then(Value::as_str) == Some("reject-publish");
     Some(match key {
         "max-length" | "max-length-bytes" if refuses => (
             Level::Warning,
@@ -105,12 +104,12 @@ fn judge(
             Level::Problem,
             "A queue that nobody uses for so long is deleted with the messages in it.",
         ),
-        "delivery-limit" if part == Part::Shard && format == Format::Packed => (
+        "delivery-limit" if is_packed => (
             Level::Problem,
             "Packets that were delivered so often are given up, though nothing is wrong with them: \
              a connection that is cut counts too.",
         ),
-        "dead-letter-strategy" | "overflow" if part == Part::Shard && format == Format::Packed => {
+        "dead-letter-strategy" | "overflow" if is_packed => {
             (Level::Note, "Our queues say themselves what it should be, which goes before it.")
         }
         "federation-upstream" | "federation-upstream-set" => (

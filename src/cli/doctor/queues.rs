@@ -24,7 +24,7 @@ pub(super) fn check(topology: Topology, inspected: &[Inspected]) -> Vec<Finding>
 }
 
 fn of_shards(inspected: &[Inspected]) -> impl Iterator<Item = &Inspected> {
-    inspected.iter().filter(|queue| queue.part == Part::Shard)
+    inspected.iter().filter(|queue| queue.part.is_shard())
 }
 
 /// Names, in short.
@@ -74,7 +74,7 @@ fn wrong(queue: &Inspected) -> Option<Finding> {
             .means("Servers and consumers do not start.")
             .advise(
                 "rabbitmqctl set_permissions: the user must be able to configure, write and read \
-                 async-data-processor.messages.* (interop: task_queue_*), and to write to the \
+                 async-data-processor.* (interop: task_queue_* as well), and to write to the \
                  default exchange",
             ),
         _ => Finding::problem(CHECK, format!("{name}: {error}"))

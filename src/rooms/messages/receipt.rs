@@ -9,7 +9,7 @@ use crate::batch::name::WorkerName;
 use crate::broker::Receipt;
 use crate::broker::append::shard_end;
 use crate::broker::progress::Progress;
-use crate::message::{Offset, OffsetRange, ShardKey};
+use crate::message::{Offset, OffsetRange, ShardKey, Topic};
 use crate::state::{ReadTxn, State, StateError};
 
 /// Where the messages of a receipt are now.
@@ -30,6 +30,9 @@ pub struct Report {
 /// The messages of one shard.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
+    /// The topic.
+    #[serde(skip_serializing_if = "Topic::is_messages")]
+    pub topic: Topic,
     /// The shard.
     pub shard: u16,
     /// The offset of the first.
@@ -99,5 +102,6 @@ fn look_up_part(
     let in_files: u64 = files.iter().map(|file| file.count).sum();
     let count = range.count();
     let waiting = count.saturating_sub(in_files + forgotten);
-    Ok(Part { shard: key.shard.0, first: range.first, count, files, forgotten, waiting })
+    let (topic, shard, first) = (key.topic, key.shard.0, range.first);
+    Ok(Part { topic, shard, first, count, files, forgotten, waiting })
 }

@@ -5,6 +5,7 @@
 //! | [`ship`] | the name of a ship, and the shard it goes to |
 //! | [`datagram`] | the wire: one JSON object a datagram, and the line that is stored |
 //! | [`capture`] | receives what a ship streams, and has it stored |
+//! | [`ships`] | what is kept of each ship, and how it is shown |
 //! | [`order`] | what a capture task is told: the one thing that schedules know of telemetry |
 //! | [`spaceship`] | streams over UDP, begun and stopped over HTTP |
 
@@ -12,4 +13,5 @@ pub mod capture;
 pub mod datagram;
 pub mod order;
 pub mod ship;
+pub mod ships;
 pub mod spaceship;

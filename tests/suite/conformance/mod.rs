@@ -5,6 +5,7 @@
 mod consuming;
 mod keys;
 mod publishing;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,6 +99,12 @@ promises! {
     "`SHARDS_COUNT` may change", YES, "not while the queues are there: refused (78)",
         "it may grow; what is in the queues of a larger number waits for that"
         => consuming::the_number_of_shards_may_change;
+    "telemetry is stored once, in the order of its ship", YES, YES, YES
+        => telemetry::telemetry_is_stored_once_and_in_the_order_of_its_ship;
+    "a unit of telemetry that is repeated with its key is stored once", YES, YES, YES
+        => telemetry::a_repeated_unit_of_telemetry_is_stored_once;
+    "a killed consumer loses and doubles no telemetry", YES, YES, YES
+        => telemetry::a_killed_consumer_loses_and_doubles_no_telemetry;
 }
 
 #[test]

@@ -289,12 +289,17 @@ impl PrivateBroker {
     /// What a queue holds at this moment.
     pub(crate) fn depth(&self, vhost: &str, queue: &str) -> Depth {
         // The figures that everybody sees of a quorum queue are seconds old: its machine is asked.
+        // One that was made in this instant cannot say yet, and holds nothing.
         let counts = self.eval(&format!(
             r#"{}, case amqqueue:get_type(Queue) of
                 rabbit_quorum_queue ->
-                    {{ok, {{_, Seen}}, _}} = ra:leader_query(
-                        amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1),
-                    {{maps:get(num_ready_messages, Seen), maps:get(num_checked_out, Seen)}};
+                    case ra:leader_query(
+                        amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1) of
+                        {{ok, {{_, Seen}}, _}} ->
+                            {{maps:get(num_ready_messages, Seen), maps:get(num_checked_out, Seen)}};
+                        {{error, {{badrecord, _}}}} ->
+                            {{0, 0}}
+                    end;
                 rabbit_classic_queue ->
                     [{{_, Ready}}, {{_, Unacknowledged}}] = rabbit_amqqueue:info(
                         Queue, [messages_ready, messages_unacknowledged]),

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::BINARY;
 
 /// Every command.
-pub(super) const ALL: [&str; 33] = [
+pub(super) const ALL: [&str; 34] = [
     "server",
     "message-consumer",
     "task-worker",
@@ -20,6 +20,7 @@ pub(super) const ALL: [&str; 33] = [
     "dead show",
     "dead resend",
     "doubles",
+    "ship-data",
     "tasks list",
     "tasks show",
     "tasks cancel",
@@ -114,6 +115,7 @@ pub(super) fn expected_settings() -> Vec<Vec<String>> {
         "dead list",
         "dead show",
         "dead resend",
+        "ship-data",
         "tasks list",
         "tasks show",
         "tasks cancel",

@@ -1,76 +1,26 @@
-//! Drains the shards into files: takes ownership, recovers, runs a pool per shard, tells history.
+//! Takes ownership of shards, recovers them, runs a pool for each, and tells history.
 
 use std::collections::{BTreeSet, HashMap};
-use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::process::{Processing, Processor};
-use crate::batch::disk::Disk;
-use crate::batch::journal::{self, JournalRetention, WorkerTotals};
-use crate::batch::name::{Compression, WorkerName};
-use crate::batch::output::{self, OutputError};
+use super::process::Processor;
+use super::{ConsumeError, Consumer, TopicPart};
+use crate::batch::journal::{self, WorkerTotals};
+use crate::batch::name::WorkerName;
+use crate::batch::output;
 use crate::batch::recovery::{RecoveryError, recover};
 use crate::batch::writer::{WriteError, Writer};
-use crate::broker::Feed;
 use crate::broker::append::shard_ends;
 use crate::broker::ownership::{RETRY, ShardLock};
 use crate::broker::progress::Progress;
 use crate::broker::source::Source;
-use crate::broker::take::TakePolicy;
 use crate::broker::wake::WakeListener;
-use crate::clock::Clock;
 use crate::message::{ShardId, ShardKey, Topic};
-use crate::pool::scale::Limits;
 use crate::pool::{Handler, Pool};
-use crate::service::Lifecycle;
-use crate::state::{State, StateError};
+use crate::state::StateError;
 
 const LOCKING: &str = "locking a shard";
-
-/// What the consumer needs to know.
-#[derive(Debug, Clone)]
-pub struct ConsumerSettings {
-    /// Shards that exist whether or not they hold messages.
-    pub shards: NonZeroU16,
-    /// Workers per shard.
-    pub workers: Limits,
-    /// When a batch is due.
-    pub policy: TakePolicy,
-    /// What workers do with a batch.
-    pub processing: Processing,
-    /// How files are compressed.
-    pub compression: Compression,
-    /// How long the journal's rows are kept.
-    pub retention: JournalRetention,
-    /// Whether to bind a new output directory in place of the one used so far.
-    pub adopt_output: bool,
-    /// How often the workers' history is logged.
-    pub history_every: Duration,
-}
-
-/// Why the consumer cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum ConsumeError {
-    /// The output directory may not be used.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-    /// A shard can't be taken over.
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
-    /// The state environment refused.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A lock, a socket or a thread can't be made.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
 
 impl ConsumeError {
     /// Whether the same may succeed later: with space, with a right to write, with descriptors.
@@ -84,34 +34,10 @@ impl ConsumeError {
     }
 }
 
-/// The parts that the consumer is made of; tests bring their own disk and clock.
-pub struct Consumer {
-    /// The state environment.
-    pub state: State,
-    /// The output directory.
-    pub disk: Arc<dyn Disk>,
-    /// Its path, for messages.
-    pub output: PathBuf,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-    /// The process.
-    pub life: Lifecycle,
-    /// The settings.
-    pub settings: ConsumerSettings,
-    /// What brings messages of a broker elsewhere, if there is one.
-    pub feed: Option<Arc<dyn Feed>>,
-}
-
-impl std::fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Consumer").field("output", &self.output).finish_non_exhaustive()
-    }
-}
-
 /// The shards that this process owns.
 struct Owned {
     writer: Arc<Writer>,
-    handler: Arc<dyn Handler>,
+    handlers: HashMap<Topic, Arc<dyn Handler>>,
     wake: WakeListener,
     /// A pool ends before its lock is let go.
     pools: Vec<(Pool, ShardLock)>,
@@ -157,17 +83,26 @@ impl Consumer {
             self.settings.retention,
             self.life.clone(),
         );
-        let writer = Arc::new(writer.compressed(self.settings.compression));
-        let handler = Processor {
-            writer: Arc::clone(&writer),
+        let companions = self.topics.iter().filter_map(|part| {
+            let companion = part.companion.as_ref()?;
+            Some((part.topic, Arc::clone(companion)))
+        });
+        let writer = writer.compressed(self.settings.compression).accompanied(companions.collect());
+        let writer = Arc::new(writer);
+        let handlers = self.topics.iter().map(|part| (part.topic, self.handler(part, &writer)));
+        let handlers = handlers.collect();
+        let wake = WakeListener::start(self.state.dir()).map_err(io("binding a wake-up socket"))?;
+        Ok(Owned { writer, handlers, wake, pools: Vec::new(), standing_by: false })
+    }
+
+    fn handler(&self, part: &TopicPart, writer: &Arc<Writer>) -> Arc<dyn Handler> {
+        Arc::new(Processor {
+            writer: Arc::clone(writer),
             state: self.state.clone(),
             clock: Arc::clone(&self.clock),
             life: self.life.clone(),
-            processing: self.settings.processing.clone(),
-        };
-        let wake = WakeListener::start(self.state.dir()).map_err(io("binding a wake-up socket"))?;
-        let handler = Arc::new(handler);
-        Ok(Owned { writer, handler, wake, pools: Vec::new(), standing_by: false })
+            processing: part.processing.clone(),
+        })
     }
 
     fn take_shards_until_stopped(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
@@ -192,16 +127,21 @@ impl Consumer {
         }
     }
 
-    /// The shards of the setting, and those that still hold messages, or batches on their way, of
-    /// another setting.
+    /// The shards of the setting, and those that hold messages, or batches on their way: of
+    /// another setting, or of a topic that is owned only then.
     fn wanted(&self) -> Result<BTreeSet<ShardKey>, StateError> {
-        let configured = (0..self.settings.shards.get()).map(ShardId);
-        let mut wanted: BTreeSet<_> =
-            configured.map(|shard| ShardKey::new(Topic::Messages, shard)).collect();
+        let topics = self.topics.iter().filter(|part| part.is_idle_owned);
+        let of_topic = |part: &TopicPart| {
+            let topic = part.topic;
+            let shards = (0..self.settings.shards.get()).map(ShardId);
+            shards.map(move |shard| ShardKey::new(topic, shard))
+        };
+        let mut wanted: BTreeSet<_> = topics.flat_map(of_topic).collect();
         let tables = self.state.tables();
         let txn = self.state.read()?;
         for (key, end) in shard_ends(&txn, tables)? {
-            if wanted.contains(&key) {
+            let is_ours = self.topics.iter().any(|part| part.topic == key.topic);
+            if !is_ours || wanted.contains(&key) {
                 continue;
             }
             let unfinished = !journal::rows(&txn, tables.prepared, key)?.is_empty();
@@ -254,7 +194,8 @@ impl Consumer {
             self.life.clone(),
             owned.wake.register(key),
         )?;
-        let pool = Pool::start(self.settings.workers, &source, &owned.handler, &self.life)
+        let Some(handler) = owned.handlers.get(&key.topic) else { return Ok(false) };
+        let pool = Pool::start(self.settings.workers, &source, handler, &self.life)
             .map_err(io("starting a worker"))?;
         owned.pools.push((pool, lock));
         self.feed.iter().for_each(|feed| feed.begin(key));

@@ -1,4 +1,4 @@
-//! Whether messages get on: what `/readyz` says and `/metrics` shows of the pipeline.
+//! Whether messages and telemetry get on: what `/readyz` says and `/metrics` shows of the pipeline.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,13 +10,14 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::batch::{dead, journal};
+use crate::batch::dead::{self, DeadRow};
+use crate::batch::journal;
 use crate::broker::append::{ShardEnd, shard_ends};
 use crate::broker::frames::oldest_waiting_ms;
 use crate::broker::ownership::is_owned;
 use crate::broker::progress::Progress;
 use crate::clock::Clock;
-use crate::message::{Offset, ShardKey};
+use crate::message::{Offset, ShardKey, Topic};
 use crate::service::held;
 use crate::state::{State, StateError};
 use crate::web::Readiness;
@@ -165,33 +166,57 @@ fn gauge(value: u64) -> Metric {
     Metric::Gauge(value as f64)
 }
 
+/// Figures of shards; nothing where there is none.
+fn encode_shards(
+    encoder: &mut DescriptorEncoder<'_>,
+    figures: &[Figure<'_>],
+    views: &[&ShardView],
+) -> Result<(), fmt::Error> {
+    for (name, help, figure) in figures {
+        let Some(first) = views.first() else { break };
+        let kind = figure(first).metric_type();
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for view in views {
+            let labels = [("shard", view.key.shard.to_string())];
+            figure(view).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
 impl Collector for PipelineMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let Ok(views) = self.0.view() else { return Ok(()) };
-        let figures: [Figure<'_>; 4] = [
+        let age = |v: &ShardView| Metric::Gauge(v.age.as_secs_f64());
+        let messages: [Figure<'_>; 4] = [
             ("messages_accepted", "Messages accepted, ever", &|v| Metric::Counter(v.end.offset)),
             ("messages_accepted_bytes", "Bytes of them", &|v| Metric::Counter(v.end.bytes)),
             ("messages_waiting", "Messages that wait", &|v| gauge(v.waiting)),
-            ("backlog_age_seconds", "Age of the oldest", &|v| Metric::Gauge(v.age.as_secs_f64())),
+            ("backlog_age_seconds", "Age of the oldest", &age),
         ];
-        for (name, help, figure) in figures {
-            let Some(first) = views.first() else { break };
-            let kind = figure(first).metric_type();
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for view in &views {
-                let labels = [("shard", view.key.shard.to_string())];
-                figure(view).encode(family.encode_family(&labels)?)?;
-            }
+        let telemetry: [Figure<'_>; 4] = [
+            ("telemetry_accepted", "Readings accepted, ever", &|v| Metric::Counter(v.end.offset)),
+            ("telemetry_accepted_bytes", "Bytes of them", &|v| Metric::Counter(v.end.bytes)),
+            ("telemetry_waiting", "Readings that wait", &|v| gauge(v.waiting)),
+            ("telemetry_backlog_age_seconds", "Age of the oldest", &age),
+        ];
+        for (topic, figures) in [(Topic::Messages, messages), (Topic::Telemetry, telemetry)] {
+            let views = views.iter().filter(|view| view.key.topic == topic);
+            encode_shards(&mut encoder, &figures, &views.collect::<Vec<_>>())?;
         }
         let state = &self.0.state;
         let batches = state.read().and_then(|txn| journal::batches(&txn, state.tables()));
         let dead = dead::rows(state).unwrap_or_default();
-        let dead = dead.iter().filter(|dead| dead.resent_ms.is_none());
-        let dead = dead.map(|dead| dead.row.range.count()).sum();
+        let dead_of = |topic: Topic| {
+            let of_topic = |dead: &&DeadRow| dead.key().is_some_and(|key| key.topic == topic);
+            let dead = dead.iter().filter(of_topic).filter(|dead| dead.resent_ms.is_none());
+            gauge(dead.map(|dead| dead.row.range.count()).sum())
+        };
         let (used, most) = state.used_bytes().unwrap_or_default();
         for (name, help, figure) in [
             ("batches_committed", "Batches ever committed", Metric::Counter(batches.unwrap_or(0))),
-            ("messages_dead", "Dead letters that were not sent again", gauge(dead)),
+            ("messages_dead", "Dead letters that were not sent again", dead_of(Topic::Messages)),
+            ("telemetry_dead", "Readings among dead letters, likewise", dead_of(Topic::Telemetry)),
             ("state_commits", "Commits synced by this process", Metric::Counter(state.commits())),
             ("state_used_bytes", "Bytes used of the state map", gauge(used)),
             ("state_map_bytes", "Bytes that the state map may use", gauge(most)),

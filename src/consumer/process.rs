@@ -62,7 +62,7 @@ type Made = ControlFlow<(), (Delivery, Content)>;
 
 impl Handler for Processor {
     fn handle(&self, place: u16, delivery: Delivery) {
-        let worker = WorkerName { shard: delivery.key.shard, place };
+        let worker = WorkerName::new(delivery.key, place);
         let outcome = match self.make(worker, delivery) {
             Ok(ControlFlow::Continue((delivery, content))) => {
                 self.write(worker, delivery, &content)
@@ -80,7 +80,7 @@ impl Handler for Processor {
     }
 
     fn timed_out(&self, key: ShardKey, place: u16) {
-        self.count(WorkerName { shard: key.shard, place }, |totals| totals.timeouts += 1);
+        self.count(WorkerName::new(key, place), |totals| totals.timeouts += 1);
     }
 }
 
