@@ -12,7 +12,8 @@ set -euo pipefail
 BINARY=${BINARY:-async-data-processor}
 WORK=$(mktemp -d)
 PID=
-export STATE_DIR=$WORK/state DATA_OUTPUT_DIR=$WORK/output PORT=0 LOG_FORMAT=json
+export STATE_DIR=$WORK/state DATA_OUTPUT_DIR=$WORK/output LOG_FORMAT=json
+export PORT=0 SCHEDULER_PORT=0 SPACESHIP_PORT=0
 
 clean_up() {
     if [[ -n $PID ]]; then
@@ -36,7 +37,7 @@ await() {
 
 is_listening() {
     # PORT=0 took a free port; the log says which.
-    URL=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' "$WORK/log")
+    URL=$(sed -n 's/.*"service":"server","url":"\([^"]*\)".*/\1/p' "$WORK/log")
     [[ -n $URL ]]
 }
 

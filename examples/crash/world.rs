@@ -188,6 +188,7 @@ impl World {
             .env("DATA_OUTPUT_DIR", self.output())
             .env("HOST", "127.0.0.1")
             .env("PORT", self.port.to_string())
+            .envs([("SCHEDULER_PORT", "0"), ("SPACESHIP_PORT", "0")])
             .env("SHARDS_COUNT", self.segment.shards.to_string())
             .env("FILES_PER_SECOND", "0");
         if let Some(broker) = &self.broker {

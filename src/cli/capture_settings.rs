@@ -13,8 +13,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::bench::read_token;
-use crate::rooms::telemetry::capture::ship::Spaceship;
+use crate::rooms::telemetry::capture::road::{Network, Road};
 use crate::rooms::telemetry::capture::socket::SocketSettings;
+
+/// Where the spaceship of this machine is.
+const USUAL_URL: &str = "http://127.0.0.1:8001";
 
 /// Whether the telemetry of ships is captured, and how.
 #[derive(Debug, Clone, Args)]
@@ -33,9 +36,10 @@ pub(super) struct CaptureSettings {
     #[arg(long, env, value_name = "BYTES", default_value_t = 8 << 20)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(4096..=1 << 30))]
     capture_buffer_bytes: usize,
-    /// Where the spaceship is whose streams are captured.
-    #[arg(long, env, value_name = "URL", default_value = "http://127.0.0.1:8001")]
-    spaceship_url: String,
+    /// Where the spaceship is whose streams are captured; unset: `up` its own, else
+    /// http://127.0.0.1:8001
+    #[arg(long, env, value_name = "URL")]
+    spaceship_url: Option<String>,
     /// File with the bearer token for the spaceship, on its first line.
     #[arg(long, env, value_name = "FILE")]
     spaceship_token_file: Option<PathBuf>,
@@ -50,7 +54,10 @@ pub(super) struct CheckedCapture {
     /// How many run at once.
     pub(super) captures_max: usize,
     pub(super) socket: SocketSettings,
-    pub(super) spaceship: Arc<Spaceship>,
+    /// The way to the spaceship.
+    pub(super) road: Road,
+    /// Whether somebody has said which one.
+    pub(super) has_choice: bool,
 }
 
 impl CaptureSettings {
@@ -65,27 +72,31 @@ impl CaptureSettings {
         let token = token.context("SPACESHIP_TOKEN_FILE").map_err(|error| problems.push(error));
         let tls = self.tls().map_err(|error| problems.push(error));
         let (token, tls) = (token.ok().flatten(), tls.ok().flatten());
-        let spaceship = Spaceship::new(&self.spaceship_url, token, tls);
-        match spaceship.context("SPACESHIP_URL") {
-            Ok(spaceship) if problems.is_empty() => Ok(CheckedCapture {
+        match Network::new(self.url(), token, tls).context("SPACESHIP_URL") {
+            Ok(network) if problems.is_empty() => Ok(CheckedCapture {
                 captures_max: self.captures_max,
                 socket: SocketSettings {
                     host: self.capture_host,
                     ports: self.capture_ports.clone(),
                     buffer_bytes: self.capture_buffer_bytes,
                 },
-                spaceship: Arc::new(spaceship),
+                road: Road::Network(network),
+                has_choice: self.spaceship_url.is_some(),
             }),
-            spaceship => {
-                problems.extend(spaceship.err());
+            network => {
+                problems.extend(network.err());
                 Err(problems)
             }
         }
     }
 
+    fn url(&self) -> &str {
+        self.spaceship_url.as_deref().unwrap_or(USUAL_URL)
+    }
+
     /// How to speak TLS with the spaceship, if it is to be.
     fn tls(&self) -> anyhow::Result<Option<Arc<ClientConfig>>> {
-        if !self.spaceship_url.starts_with("https://") {
+        if !self.url().starts_with("https://") {
             return Ok(None);
         }
         let mut roots = RootCertStore::empty();
@@ -132,7 +143,7 @@ mod tests {
             capture_host: "127.0.0.1".parse().unwrap(),
             capture_ports: None,
             capture_buffer_bytes: 4096,
-            spaceship_url: "http://127.0.0.1:8001".to_owned(),
+            spaceship_url: None,
             spaceship_token_file: None,
             spaceship_ca: None,
         }
@@ -152,7 +163,7 @@ mod tests {
         assert!(settings().check().is_ok());
         let wrong = CaptureSettings {
             capture_host: "0.0.0.0".parse().unwrap(),
-            spaceship_url: "https://ann:s3cret@ship/".to_owned(),
+            spaceship_url: Some("https://ann:s3cret@ship/".to_owned()),
             spaceship_token_file: Some("/none/token".into()),
             spaceship_ca: Some("/none/ca.pem".into()),
             ..settings()

@@ -18,6 +18,7 @@ use crate::broker::Publish;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::pipes::RabbitWorkerPipes;
 use crate::rooms::telemetry::capture::outbox::Budget;
+use crate::rooms::telemetry::capture::ship::Spaceship;
 use crate::rooms::telemetry::capture::work::{Capturer, PAUSES};
 use crate::rooms::telemetry::order;
 use crate::task::Name;
@@ -72,7 +73,8 @@ async fn capture(
     publisher: Arc<dyn Publish>,
     shards: NonZeroU16,
 ) -> Result<(), Failure> {
-    let CheckedCapture { captures_max, socket, spaceship } = settings.clone();
+    let CheckedCapture { captures_max, socket, road, .. } = settings.clone();
+    let spaceship = Arc::new(Spaceship::new(road));
     let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
     tracing::info!(captures_max, %spaceship, "running captures");
     let capturer = Capturer {

@@ -60,7 +60,7 @@ impl<'a> Front<'a> {
 
     /// Binds the address of a service, if it may be listened on.
     pub(super) async fn listen(&self, port: Port) -> Result<Entrance, Failure> {
-        let (host, Port { number, setting }) = (&self.http.host, port);
+        let (host, Port { service, number, setting }) = (&self.http.host, port);
         let addresses: Vec<SocketAddr> =
             tokio::net::lookup_host((host.trim_matches(['[', ']']), number))
                 .await
@@ -78,7 +78,7 @@ impl<'a> Front<'a> {
             .or_exit(Exit::Unavailable)?;
         let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        tracing::info!(url = %format!("{scheme}://{address}"), "listening");
+        tracing::info!(service, url = %format!("{scheme}://{address}"), "listening");
         Ok(Entrance { listener, address })
     }
 

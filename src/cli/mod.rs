@@ -83,7 +83,7 @@ enum Command {
     /// Takes schedules over HTTP and starts what is due.
     #[command(after_help = scheduler::EXAMPLES)]
     Scheduler(settings::SchedulerCommand),
-    /// Runs server and message-consumer in one process: the quickest start.
+    /// Runs all of them in one process, server to spaceship: the quickest start.
     #[command(after_help = up::EXAMPLES)]
     Up(settings::UpSettings),
     /// Streams telemetry over UDP to whoever asks for it.

@@ -6,9 +6,9 @@ use std::time::Instant;
 use prometheus_client::registry::Registry;
 
 use super::exit::{Exit, Failure, OrExit};
-use super::front::{Front, Service};
+use super::front::{Entrance, Front, Service};
 use super::process::{self, Process};
-use super::settings::{Port, SchedulerCommand, both};
+use super::settings::{SchedulerCommand, both};
 use super::task_store::TaskStore;
 use crate::rooms::schedules::api::{self, Scheduler};
 use crate::rooms::schedules::metrics::ScheduleMetrics;
@@ -36,8 +36,9 @@ pub(super) fn run(settings: SchedulerCommand) -> Result<Exit, Failure> {
     process::run("scheduler", &state, &process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
         let front = Front::new(&http, checked, &process);
+        let entrance = front.listen(port.port()).await?;
         let keeping = store.keep(&process, Some(Arc::new(Deaf)), retention.keep_for());
-        let served = serve_scheduler(&process, &front, port.port(), &store).await;
+        let served = serve_scheduler(&process, &front, entrance, &store).await;
         keeping.abort();
         served
     })
@@ -59,10 +60,9 @@ impl Hearing for Deaf {
 pub(super) async fn serve_scheduler(
     process: &Process,
     front: &Front<'_>,
-    port: Port,
+    entrance: Entrance,
     store: &TaskStore,
 ) -> Result<(), Failure> {
-    let entrance = front.listen(port).await?;
     let mut registry = Registry::with_prefix("async_data_processor");
     let http_metrics = HttpMetrics::register(&mut registry);
     let metrics = ScheduleMetrics::register(&mut registry);

@@ -16,7 +16,7 @@ pub(super) struct SchedulerPort {
 
 impl SchedulerPort {
     pub(super) const fn port(&self) -> Port {
-        Port { number: self.scheduler_port, setting: "SCHEDULER_PORT" }
+        Port { service: "scheduler", number: self.scheduler_port, setting: "SCHEDULER_PORT" }
     }
 }
 

@@ -9,10 +9,10 @@ use prometheus_client::registry::Registry;
 
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
-use super::front::{Front, Service};
+use super::front::{Entrance, Front, Service};
 use super::process::{self, Process};
 use super::settings::{
-    Broker, CommonSettings, HttpSettings, Port, ServerSettings, Servers, TaskServerSettings, both,
+    Broker, CommonSettings, HttpSettings, ServerSettings, Servers, TaskServerSettings, both,
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
@@ -45,8 +45,9 @@ pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
     process::run("server", &common.state, &common.process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
         let front = Front::new(&http, checked, &process);
-        let (port, front) = (port.port(), &front);
-        let serving = Serving { common: &common, http: &http, port, tasks: &tasks, front };
+        let entrance = front.listen(port.port()).await?;
+        let (common, http, tasks, front) = (&common, &http, &tasks, &front);
+        let serving = Serving { common, http, tasks, front, entrance };
         serve_all(process, serving, broker, &store).await
     })
 }
@@ -55,19 +56,18 @@ pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
 pub(super) struct Serving<'a> {
     pub(super) common: &'a CommonSettings,
     pub(super) http: &'a HttpSettings,
-    pub(super) port: Port,
     pub(super) tasks: &'a TaskServerSettings,
     pub(super) front: &'a Front<'a>,
+    pub(super) entrance: Entrance,
 }
 
 /// Serves the API until the process stops.
 pub(super) async fn serve_all(
     process: Process,
-    Serving { common, http, port, tasks: settings, front }: Serving<'_>,
+    Serving { common, http, tasks: settings, front, entrance }: Serving<'_>,
     broker: Option<Broker>,
     store: &TaskStore,
 ) -> Result<(), Failure> {
-    let entrance = front.listen(port).await?;
     let watch = Arc::new(Watch::new(process.state.clone(), Arc::clone(&process.clock)));
     let mut registry = Registry::with_prefix("async_data_processor");
     let http_metrics = HttpMetrics::register(&mut registry);

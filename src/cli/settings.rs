@@ -19,7 +19,7 @@ pub(super) use super::capture_settings::{CaptureSettings, CheckedCapture};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
-pub(super) use super::scheduler_settings::SchedulerCommand;
+pub(super) use super::scheduler_settings::{SchedulerCommand, SchedulerPort};
 pub(super) use super::ship_settings::{RedisSettings, ShipSettings};
 pub(super) use super::spaceship_settings::{SpaceshipCommand, SpaceshipSettings};
 pub(super) use super::task_settings::{
@@ -76,9 +76,10 @@ pub(super) struct ShardSettings {
     shards_count: u16,
 }
 
-/// A port to listen on, and the setting that says so.
+/// A port to listen on, who does, and the setting that says so.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Port {
+    pub(super) service: &'static str,
     pub(super) number: u16,
     pub(super) setting: &'static str,
 }
@@ -93,7 +94,7 @@ pub(super) struct ServerPort {
 
 impl ServerPort {
     pub(super) const fn port(&self) -> Port {
-        Port { number: self.port, setting: "PORT" }
+        Port { service: "server", number: self.port, setting: "PORT" }
     }
 }
 
@@ -214,6 +215,12 @@ pub(super) struct UpSettings {
     pub(super) batch: BatchSettings,
     #[command(flatten)]
     pub(super) worker: WorkerSettings,
+    #[command(flatten)]
+    pub(super) capture: CaptureSettings,
+    #[command(flatten)]
+    pub(super) scheduler: SchedulerPort,
+    #[command(flatten)]
+    pub(super) spaceship: SpaceshipSettings,
 }
 
 /// `$XDG_STATE_HOME/async-data-processor`, by default beneath the home directory (XDG Base
@@ -349,16 +356,18 @@ pub(super) fn both<A, B>(
 pub(super) struct CheckedUp {
     pub(super) http: CheckedHttp,
     pub(super) worker: CheckedWorker,
+    pub(super) capture: CheckedCapture,
     pub(super) servers: Servers,
 }
 
 impl UpSettings {
     /// Checks all parts; every problem there is.
     pub(super) fn check(&self) -> Result<CheckedUp, Vec<anyhow::Error>> {
-        let batch_and_worker = both(self.batch.check(), self.worker.check());
-        let checked = both(batch_and_worker, both(self.http.check(), self.common.servers()));
-        let (((), worker), (http, servers)) = checked?;
+        let work_and_capture = both(self.worker.check(), self.capture.check());
+        let http_and_servers = both(self.http.check(), self.common.servers());
+        let checked = both(self.batch.check(), both(work_and_capture, http_and_servers));
+        let ((), ((worker, capture), (http, servers))) = checked?;
         worker.fits(&servers)?;
-        Ok(CheckedUp { http, worker, servers })
+        Ok(CheckedUp { http, worker, capture, servers })
     }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use prometheus_client::registry::Registry;
 
 use super::exit::{Exit, Failure};
-use super::front::{Front, Service};
+use super::front::{Entrance, Front, Service};
 use super::process::{self, Process};
 use super::settings::{SpaceshipCommand, SpaceshipSettings};
 use crate::rooms::telemetry::spaceship::api::{self, Spaceship};
 use crate::rooms::telemetry::spaceship::fleet::Fleet;
 use crate::rooms::telemetry::spaceship::metrics::StreamMetrics;
 use crate::service::Lifecycle;
-use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
+use crate::web::{Auth, BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -25,38 +26,58 @@ pub(super) fn run(command: &SpaceshipCommand) -> Result<Exit, Failure> {
     let checked = http.check().map_err(Failure::of_settings)?;
     process::run_without_state("spaceship", log, process, async |process| {
         let front = Front::new(http, checked, &process);
-        serve_spaceship(&process, &front, spaceship).await
+        let entrance = front.listen(spaceship.port()).await?;
+        Ship::new(&process, spaceship).serve(&process, &front, entrance).await;
+        Ok(())
     })
 }
 
-/// Serves the API until the process stops, and ends all streams then.
-pub(super) async fn serve_spaceship<S>(
-    process: &Process<S>,
-    front: &Front<'_>,
-    settings: &SpaceshipSettings,
-) -> Result<(), Failure> {
-    let entrance = front.listen(settings.port()).await?;
-    let mut registry = Registry::with_prefix("async_data_processor");
-    let http_metrics = HttpMetrics::register(&mut registry);
-    let metrics = StreamMetrics::register(&mut registry);
-    let fleet = Arc::new(settings.fleet(Arc::clone(&process.clock), metrics));
-    let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
-    let spaceship = Spaceship {
-        fleet: Arc::clone(&fleet),
-        rules: settings.rules(),
-        defaults: settings.defaults(),
-        bodies: BodyReader::new(BodySettings::default(), budget),
-    };
-    let service = Service {
-        title: "async-data-processor spaceship",
-        rooms: vec![api::room(spaceship, &front.auth)],
-        registry,
-        http_metrics,
-        readiness: Arc::new(Ready),
-    };
-    let ending = end_streams(fleet, &process.life);
-    tokio::join!(front.serve(entrance, process, service), ending);
-    Ok(())
+/// The streams of this process, and who answers for them.
+pub(super) struct Ship {
+    spaceship: Arc<Spaceship>,
+    registry: Registry,
+    http_metrics: Arc<HttpMetrics>,
+}
+
+impl Ship {
+    pub(super) fn new<S>(process: &Process<S>, settings: &SpaceshipSettings) -> Self {
+        let mut registry = Registry::with_prefix("async_data_processor");
+        let http_metrics = HttpMetrics::register(&mut registry);
+        let metrics = StreamMetrics::register(&mut registry);
+        let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
+        let spaceship = Arc::new(Spaceship {
+            fleet: Arc::new(settings.fleet(Arc::clone(&process.clock), metrics)),
+            rules: settings.rules(),
+            defaults: settings.defaults(),
+            bodies: BodyReader::new(BodySettings::default(), budget),
+        });
+        Self { spaceship, registry, http_metrics }
+    }
+
+    /// The API for others in this process, whom it trusts.
+    pub(super) fn within(&self) -> Router {
+        api::room(Arc::clone(&self.spaceship), &Auth::open()).router
+    }
+
+    /// Serves the API until the process stops, and ends all streams then.
+    pub(super) async fn serve<S>(
+        self,
+        process: &Process<S>,
+        front: &Front<'_>,
+        entrance: Entrance,
+    ) {
+        let Self { spaceship, registry, http_metrics } = self;
+        let fleet = Arc::clone(&spaceship.fleet);
+        let service = Service {
+            title: "async-data-processor spaceship",
+            rooms: vec![api::room(spaceship, &front.auth)],
+            registry,
+            http_metrics,
+            readiness: Arc::new(Ready),
+        };
+        let ending = end_streams(fleet, &process.life);
+        tokio::join!(front.serve(entrance, process, service), ending);
+    }
 }
 
 /// Requests in flight are answered meanwhile: of streams that have ended.

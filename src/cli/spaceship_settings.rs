@@ -55,7 +55,7 @@ pub(super) struct SpaceshipCommand {
 impl SpaceshipSettings {
     /// Where it listens.
     pub(super) const fn port(&self) -> Port {
-        Port { number: self.spaceship_port, setting: "SPACESHIP_PORT" }
+        Port { service: "spaceship", number: self.spaceship_port, setting: "SPACESHIP_PORT" }
     }
 
     /// The streams, none of which has begun.

@@ -77,7 +77,8 @@ impl Rig {
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.env("STATE_DIR", self.state()).env("DATA_OUTPUT_DIR", self.output());
-        command.env("PORT", "0").env("LOG_FORMAT", "json").current_dir(self.dir.path());
+        command.envs(["PORT", "SCHEDULER_PORT", "SPACESHIP_PORT"].map(|port| (port, "0")));
+        command.env("LOG_FORMAT", "json").current_dir(self.dir.path());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
@@ -202,9 +203,18 @@ impl Process {
         })
     }
 
-    /// Where it listens.
+    /// Where it listens; of `up`, where its server does.
     pub(crate) fn address(&self) -> SocketAddr {
-        let line = self.wait_log("\"listening\"");
+        self.listening("\"listening\"")
+    }
+
+    /// Where a service of it listens.
+    pub(crate) fn address_of(&self, service: &str) -> SocketAddr {
+        self.listening(&format!("\"listening\",\"service\":\"{service}\""))
+    }
+
+    fn listening(&self, text: &str) -> SocketAddr {
+        let line = self.wait_log(text);
         let url = serde_json::from_str::<Value>(&line).unwrap()["url"].as_str().unwrap().to_owned();
         url.rsplit('/').next().unwrap().parse().unwrap()
     }

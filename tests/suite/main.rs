@@ -33,6 +33,7 @@ mod schedules;
 mod ships;
 mod sim_disk;
 mod sim_tree;
+mod spacecraft;
 mod spaceship;
 mod state_refused;
 mod static_binary;

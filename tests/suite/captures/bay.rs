@@ -14,6 +14,7 @@ use async_data_processor::broker::idempotency::KeyRetention;
 use async_data_processor::clock::{Clock, SystemClock};
 use async_data_processor::message::{ShardKey, Topic};
 use async_data_processor::rooms::telemetry::capture::outbox::Budget;
+use async_data_processor::rooms::telemetry::capture::road::{Network, Road};
 use async_data_processor::rooms::telemetry::capture::ship::Spaceship;
 use async_data_processor::rooms::telemetry::capture::socket::SocketSettings;
 use async_data_processor::rooms::telemetry::capture::work::{Capturer, PAUSES};
@@ -114,7 +115,9 @@ impl Bay {
             .enable_all()
             .build()
             .unwrap();
-        let spaceship = Spaceship::new(&format!("http://{spaceship}"), None, None).unwrap();
+        let spaceship = Spaceship::new(Road::Network(
+            Network::new(&format!("http://{spaceship}"), None, None).unwrap(),
+        ));
         let capturer = Capturer {
             spaceship: Arc::new(spaceship),
             pauses: vec![Duration::from_millis(1); PAUSES.len()],

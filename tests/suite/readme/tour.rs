@@ -41,7 +41,8 @@ impl Tour {
         path.push(std::env::var_os("PATH").unwrap());
         let mut command = Command::new(program);
         command.env_clear().env("PATH", path).env("HOME", self.dir.path().join("home"));
-        command.env("PORT", "0").env("LOG_FORMAT", "human").stdin(Stdio::null());
+        command.envs(["PORT", "SCHEDULER_PORT", "SPACESHIP_PORT"].map(|port| (port, "0")));
+        command.env("LOG_FORMAT", "human").stdin(Stdio::null());
         command.current_dir(self.dir.path().join("work"));
         command
     }

@@ -6,27 +6,19 @@
 //! R2's spaceship can be used as well. It names no source, knows no leases, and counts nothing.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
+use super::road::Road;
 use crate::rooms::telemetry::ship::ShipName;
 use crate::service::printable;
 
@@ -36,28 +28,15 @@ const LEASE_SECONDS: u64 = 10;
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-const ANSWER_BYTES_MAX: usize = 1 << 16;
 /// How often it is tried to stop a stream, and the pause before trying again.
 const STOP_TRIES: u32 = 3;
 const STOP_PAUSE: Duration = Duration::from_millis(500);
 
-/// Where a spaceship is, and how it wants to be spoken to. Printing it shows no token.
-#[derive(Clone)]
+/// A spaceship, as captures know it.
+#[derive(Debug, Clone)]
 pub struct Spaceship {
-    url: String,
-    authority: String,
-    host: String,
-    port: u16,
-    /// What stands before `/stream/`.
-    prefix: String,
-    token: Option<String>,
-    tls: Option<Arc<ClientConfig>>,
+    road: Road,
 }
-
-/// A text that is not the URL of a spaceship.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a URL such as http://127.0.0.1:8001, without user and password")]
-pub struct NoUrl;
 
 /// Why a spaceship does not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +113,8 @@ struct Begun {
 struct Told {
     state: Option<String>,
     sent: Option<u64>,
+    /// So that of a spaceship in the same process is understood as well.
+    #[serde(alias = "error")]
     detail: Option<String>,
 }
 
@@ -151,40 +132,11 @@ struct Keeping {
     end: watch::Sender<Option<End>>,
 }
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 impl Spaceship {
-    /// The spaceship at `url`. `tls` is for `https://`; `token` goes with every request.
-    ///
-    /// # Errors
-    /// It is no URL of one.
-    pub fn new(
-        url: &str,
-        token: Option<String>,
-        tls: Option<Arc<ClientConfig>>,
-    ) -> Result<Self, NoUrl> {
-        let uri: Uri = url.parse().map_err(|_| NoUrl)?;
-        let default_port = match uri.scheme_str() {
-            Some("http") => 80,
-            Some("https") => 443,
-            _ => return Err(NoUrl),
-        };
-        let authority = uri.authority().ok_or(NoUrl)?;
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        if host.is_empty() || authority.as_str().contains('@') || uri.query().is_some() {
-            return Err(NoUrl);
-        }
-        Ok(Self {
-            url: url.to_owned(),
-            authority: authority.as_str().to_owned(),
-            host,
-            port: authority.port_u16().unwrap_or(default_port),
-            prefix: uri.path().trim_end_matches('/').to_owned(),
-            token,
-            tls: tls.filter(|_| default_port == 443),
-        })
+    /// The spaceship at the end of this road.
+    #[must_use]
+    pub const fn new(road: Road) -> Self {
+        Self { road }
     }
 
     /// Begins a stream to this address. Must be called within a tokio runtime; if it is dropped
@@ -290,54 +242,18 @@ impl Spaceship {
         None
     }
 
-    /// Asks, on a connection of its own.
     async fn ask(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), ShipError> {
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body)).await;
+        let path = format!("/stream/{path}");
+        let asked = self.road.exchange(method, &path, body);
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
         let late = || format!("nothing for {} s", ANSWER_TIMEOUT.as_secs());
         let answered = asked.map_err(|_| ShipError::Unreachable(late()))?;
         answered.map_err(|error| ShipError::Unreachable(error.to_string()))
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> io::Result<(StatusCode, Bytes)> {
-        let wire = TokioIo::new(self.connect().await?);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}/stream/{path}", self.prefix))
-            .header(HOST, &self.authority);
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
-        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-        let handshake = hyper::client::conn::http1::handshake(wire).await;
-        let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-        // It ends with the answer, or when the sender is dropped.
-        tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(io::Error::other)?.to_bytes()))
-    }
-
-    async fn connect(&self) -> io::Result<Box<dyn Wire>> {
-        let plain = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        plain.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(plain)) };
-        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, plain).await?))
     }
 }
 
@@ -349,37 +265,13 @@ fn refused(status: StatusCode, body: &[u8]) -> ShipError {
 
 impl fmt::Display for Spaceship {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
-    }
-}
-
-impl fmt::Debug for Spaceship {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Spaceship({self})")
+        self.road.fmt(f)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_is_taken_apart_and_none_with_a_password_is_taken() {
-        let ship = |url: &str| Spaceship::new(url, Some("s3cret".to_owned()), None);
-        for (url, host, port, prefix) in [
-            ("http://127.0.0.1:8001", "127.0.0.1", 8001, ""),
-            ("http://ship/", "ship", 80, ""),
-            ("https://[::1]/fleet/one/", "::1", 443, "/fleet/one"),
-        ] {
-            let ship = ship(url).unwrap();
-            assert_eq!((ship.host.as_str(), ship.port, ship.prefix.as_str()), (host, port, prefix));
-            assert_eq!(format!("{ship:?}"), format!("Spaceship({url})"));
-        }
-        for wrong in ["", "ship", "ftp://ship", "http://", "http://ann:s3cret@ship", "http://a/?b"]
-        {
-            assert_eq!(ship(wrong).unwrap_err(), NoUrl, "{wrong}");
-        }
-    }
 
     #[test]
     fn what_passes_is_tried_again_and_a_refusal_is_not() {

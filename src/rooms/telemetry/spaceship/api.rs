@@ -39,8 +39,7 @@ pub struct Spaceship {
 
 /// The routes of the room, behind their scopes.
 #[must_use]
-pub fn room(spaceship: Spaceship, auth: &Auth) -> Room {
-    let shared = Arc::new(spaceship);
+pub fn room(shared: Arc<Spaceship>, auth: &Auth) -> Room {
     let (mut write, mut read) = (Router::new(), Router::new());
     for slash in ["", "/"] {
         let (all, one) = (format!("/stream{slash}"), format!("/stream/{{event_key}}{slash}"));

@@ -1,0 +1,4 @@
+//! Spacecraft as a whole: scheduled, streamed, captured, stored, and accounted for to the last
+//! datagram.
+
+mod whole;
