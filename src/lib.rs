@@ -1,4 +1,5 @@
-//! Lands timestamped messages in files, exactly once, and runs tasks, with nothing else to install.
+//! Lands timestamped messages in files, exactly once, runs tasks, and captures the telemetry of
+//! spacecraft, with nothing else to install.
 //!
 //! # Bird's-eye view
 //!
@@ -35,15 +36,28 @@
 //! With `RABBITMQ_URL` set, `tasks::dispatch` sends rows through `broker::pipes` to workers, where
 //! `tasks::piped` takes them, and `tasks::collect` brings back what they say.
 //!
+//! Spacecraft need both: what is scheduled is a task, what it captures goes the way of messages.
+//!
+//! ```text
+//!  POST /scheduler/                 scheduler                                message-consumer
+//!  ────────────► rooms::schedules ─► store: a schedule and its task ─► tasks::engine
+//!                                                                         │ when due
+//!                             spaceship               POST /stream/       ▼
+//!               rooms::telemetry::spaceship ◄───────────────── rooms::telemetry::capture
+//!                           └──────── datagrams over UDP ───────────────► │     │ account
+//!                                                                   lines ▼     ▼
+//!  GET /ships ◄── rooms::telemetry::ships ◄─ batch ◄─ pool ◄─ broker, state    result
+//! ```
+//!
 //! # Reading tour
 //!
 //! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
 //! travels and where to; [`web`] lets it in; [`rooms::messages`] checks it; [`broker`] makes it
 //! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file;
-//! [`consumer`] drives both. [`rooms::telemetry`] goes the same way, under a topic of its own. Of
-//! tasks, [`task`] says what travels, [`rooms::tasks`] and [`rooms::calculations`] let them in,
-//! [`store`] keeps them, and [`tasks`] runs them. [`cli`] puts the parts together; [`service`] and
-//! [`clock`] are what all of them stand on.
+//! [`consumer`] drives both. What [`rooms::telemetry`] captures goes the same way, under a topic of
+//! its own. Of tasks, [`task`] says what travels, [`rooms::tasks`], [`rooms::calculations`] and
+//! [`rooms::schedules`] let them in, [`store`] keeps them, and [`tasks`] runs them. [`cli`] puts
+//! the parts together; [`service`] and [`clock`] are what all of them stand on.
 //!
 //! # Invariants
 //!
@@ -58,6 +72,8 @@
 //! 7. Every queue is bounded; what does not fit is refused where it came in.
 //! 8. A task ends in one terminal state. What comes of another attempt than the current one changes
 //!    nothing, and no clock decides who is dead: a number of signs of life that stands still does.
+//! 9. Of each due time of a schedule one thing is decided, and stored with the task that it starts.
+//!    Of a stream's datagrams each is stored, malformed, truncated or lost, never two of it.
 //!
 //! # Deliberately absent
 //!

@@ -18,7 +18,8 @@ use crate::harness::{BINARY, Process, wait_for};
 struct Tour {
     dir: TempDir,
     terminals: HashMap<String, Process>,
-    port: Option<u16>,
+    /// The real ports, by those of the README.
+    ports: HashMap<String, String>,
     /// What the last command printed.
     printed: String,
     /// The head of the README's receipts and that of the real ones.
@@ -31,7 +32,13 @@ impl Tour {
         for folder in ["home", "work"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
         }
-        Self { dir, terminals: HashMap::new(), port: None, printed: String::new(), identity: None }
+        Self {
+            dir,
+            terminals: HashMap::new(),
+            ports: HashMap::new(),
+            printed: String::new(),
+            identity: None,
+        }
     }
 
     /// As in a terminal of a new user: no setting but the port, which may be in use here.
@@ -64,8 +71,12 @@ impl Tour {
                 || masked(&process.log()).lines().any(|shown| shown == expected).then_some(()),
             );
         }
-        if let Some(rest) = process.log().split("url=http://127.0.0.1:").nth(1) {
-            self.port = rest.lines().next().unwrap().trim().parse().ok();
+        for (service, theirs) in [("server", 8080), ("scheduler", 8000), ("spaceship", 8001)] {
+            let listening = format!("listening service=\"{service}\" url=http://127.0.0.1:");
+            if let Some(rest) = process.log().split(&listening).nth(1) {
+                let ours = rest.lines().next().unwrap().trim();
+                self.ports.insert(format!("127.0.0.1:{theirs}"), format!("127.0.0.1:{ours}"));
+            }
         }
     }
 
@@ -90,8 +101,8 @@ impl Tour {
 
     fn run(&mut self, script: &str) {
         let mut script = script.to_owned();
-        if let Some(port) = self.port {
-            script = script.replace(":8080", &format!(":{port}"));
+        for (theirs, ours) in &self.ports {
+            script = script.replace(theirs, ours);
         }
         if let Some((theirs, ours)) = &self.identity {
             script = script.replace(theirs, ours);
@@ -160,7 +171,7 @@ fn masked(text: &str) -> String {
     ] {
         text = replace_pattern(&text, pattern, name);
     }
-    for field in ["pid=", "state_dir=", "output=", "url=", "last_seen_ms="] {
+    for field in ["pid=", "state_dir=", "output=", "url=", "last_seen_ms=", "TARDIS: "] {
         let mut parts = text.split(field);
         let first = parts.next().unwrap().to_owned();
         text = parts.fold(first, |text, part| {
@@ -204,7 +215,7 @@ fn the_examples_of_the_api_work_as_they_say() {
         let mut tour = Tour::new();
         tour.open_terminal("up", "async-data-processor up");
         let process = &tour.terminals["up"];
-        process.wait_log("listening");
+        process.wait_log("consuming into files");
         tour.expect_in_terminal("up", "");
         tour.run(&pair[0].text);
         tour.expect_printed(&pair[1].text);
