@@ -85,7 +85,7 @@ enum Command {
     Scheduler(settings::SchedulerCommand),
     /// Runs all of them in one process, server to spaceship: the quickest start.
     #[command(after_help = up::EXAMPLES)]
-    Up(settings::UpSettings),
+    Up(Box<settings::UpSettings>),
     /// Streams telemetry over UDP to whoever asks for it.
     #[command(after_help = spaceship::EXAMPLES)]
     Spaceship(settings::SpaceshipCommand),
@@ -160,7 +160,7 @@ pub fn main() -> std::process::ExitCode {
         Command::MessageConsumer(settings) => message_consumer::run(settings),
         Command::TaskWorker(settings) => task_worker::run(settings),
         Command::Scheduler(settings) => scheduler::run(settings),
-        Command::Up(settings) => up::run(settings),
+        Command::Up(settings) => up::run(&settings),
         Command::Spaceship(command) => spaceship::run(&command),
         Command::Publish(command) => publish::run(&command),
         Command::Verify(command) => verify::run(&command),

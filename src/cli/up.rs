@@ -19,11 +19,11 @@ Examples:
   async-data-processor up
   DATA_OUTPUT_DIR=/srv/messages PORT=8081 async-data-processor up";
 
-pub(super) fn run(settings: UpSettings) -> Result<Exit, Failure> {
+pub(super) fn run(settings: &UpSettings) -> Result<Exit, Failure> {
     let checked = settings.check().map_err(Failure::of_settings)?;
-    let UpSettings { common, .. } = &settings;
+    let UpSettings { common, .. } = settings;
     process::run("up", &common.state, &common.process, async |process| {
-        run_all(process, &settings, checked).await
+        run_all(process, settings, checked).await
     })
 }
 
