@@ -1,4 +1,6 @@
 //! Spacecraft as a whole: scheduled, streamed, captured, stored, and accounted for to the last
 //! datagram.
 
+mod ends;
+mod harbour;
 mod whole;
