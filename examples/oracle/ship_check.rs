@@ -1,0 +1,310 @@
+//! `oracle ship-check`: compares a ledger of ships with their schedules, their tasks, the files, and
+//! what `ship-data` counts. Everything must have ended, and all of it be in files.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::args::Flags;
+use crate::book::Outcome;
+use crate::json::{self, quote};
+use crate::ship_book::{Again, Entry, ShipBook, time};
+use crate::ship_server::{Run, Schedule, Time, occurrences, schedules};
+use crate::task_book::Cancel;
+use crate::task_server::{Server, Shown};
+
+/// How many cases are shown.
+const SHOWN: usize = 20;
+
+const FAILURES: [&str; 10] = [
+    "lost",
+    "unexpected",
+    "doubled",
+    "silent",
+    "early",
+    "wrong",
+    "sum",
+    "unaccounted",
+    "stored_twice",
+    "miscounted",
+];
+
+/// What a check found.
+#[derive(Default)]
+struct Findings {
+    counts: BTreeMap<String, u64>,
+    /// How many cases of each failure.
+    failures: BTreeMap<&'static str, u64>,
+    shown: Vec<String>,
+}
+
+impl Findings {
+    fn count(&mut self, what: &str, number: u64) {
+        *self.counts.entry(what.to_owned()).or_default() += number;
+    }
+
+    fn fail(&mut self, failure: &'static str, ship: &str, what: &str) {
+        *self.failures.entry(failure).or_default() += 1;
+        if self.shown.len() < SHOWN {
+            let (failure, ship, what) = (quote(failure), quote(ship), quote(what));
+            self.shown.push(format!(r#"{{"failure":{failure},"ship":{ship},"what":{what}}}"#));
+        }
+    }
+
+    fn to_json(&self) -> String {
+        let counts = self.counts.iter().map(|(name, count)| format!("{}:{count}", quote(name)));
+        let failures = FAILURES
+            .iter()
+            .map(|name| format!("\"{name}\":{}", self.failures.get(name).unwrap_or(&0)));
+        let members: Vec<String> = counts.chain(failures).collect();
+        format!("{{{},\"first_cases\":[{}]}}", members.join(","), self.shown.join(","))
+    }
+}
+
+/// Checks everything against the ledger; returns the JSON report and whether all is well.
+pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
+    let mut scheduler = Server::at(flags.required("--scheduler")?)?;
+    let tasks = Server::at(flags.required("--url")?)?.tasks()?;
+    let book = ShipBook::read(flags.required("--ledger")?.as_ref())?;
+    let mut findings = Findings::default();
+    let lines = read_files(flags.required("--output")?.as_ref(), &book, &mut findings)?;
+    check_counts(flags.required("--counts")?.as_ref(), &lines, &mut findings)?;
+    let all = schedules(&mut scheduler)?;
+    let mut seen = HashSet::new();
+    for schedule in &all {
+        if !seen.insert(schedule.ship.as_str()) {
+            findings.fail("doubled", &schedule.ship, "it has two schedules");
+        }
+        let entry = book.entries.get(&schedule.ship);
+        let Some(entry) = entry.filter(|entry| entry.outcome != Outcome::Refused) else {
+            findings.fail("unexpected", &schedule.ship, "nobody has it, or it was refused");
+            continue;
+        };
+        let times = match entry.wish.again {
+            Some(_) => occurrences(&mut scheduler, &schedule.id)?,
+            None => Vec::new(),
+        };
+        let stored = lines.get(&schedule.ship).copied().unwrap_or(0);
+        let again_allowed = flags.has("--allow-again");
+        Judge { entry, schedule, tasks: &tasks, again_allowed, findings: &mut findings }
+            .judge(&times, stored);
+    }
+    for (ship, entry) in &book.entries {
+        let may_be_gone = matches!(entry.delete, Cancel::Tried | Cancel::Done);
+        match (seen.contains(ship.as_str()), entry.outcome) {
+            (false, Outcome::Acked) if !may_be_gone => findings.fail("lost", ship, "accepted"),
+            (true, _) if entry.delete == Cancel::Done => findings.fail("wrong", ship, "deleted"),
+            (true, Outcome::Sent | Outcome::Unknown) => findings.count("recovered", 1),
+            (false, _) if may_be_gone => findings.count("deleted", 1),
+            _ => {}
+        }
+    }
+    for (id, task) in tasks.iter().filter(|(_, task)| !task.has_ended() && task.state != "missed") {
+        findings.fail("silent", id, &format!("{task:?}"));
+    }
+    if schedules(&mut scheduler)? != all {
+        findings.fail("wrong", "", "what had ended has changed");
+    }
+    Ok((findings.to_json(), findings.failures.is_empty()))
+}
+
+/// One schedule against its wish.
+struct Judge<'a> {
+    entry: &'a Entry,
+    schedule: &'a Schedule,
+    tasks: &'a HashMap<String, Shown>,
+    again_allowed: bool,
+    findings: &'a mut Findings,
+}
+
+impl Judge<'_> {
+    fn fail(&mut self, failure: &'static str, what: &str) {
+        let text = format!("{what}: {} {}", self.entry.wish, self.schedule.text);
+        self.findings.fail(failure, &self.schedule.ship, &text);
+    }
+
+    /// Compares everything of it; so many lines of its ship are in files.
+    fn judge(mut self, times: &[Time], lines: u64) {
+        self.findings.count("schedules", 1);
+        let (entry, schedule) = (self.entry, self.schedule);
+        if entry.id.as_ref().is_some_and(|id| *id != schedule.id) {
+            self.fail("wrong", "it has another id than was answered");
+        }
+        let is_cancelled = schedule.run.state == "cancelled";
+        match entry.cancel {
+            Cancel::Done if !is_cancelled => self.fail("wrong", "it was cancelled"),
+            Cancel::Never | Cancel::Late if is_cancelled && entry.delete == Cancel::Never => {
+                self.fail("wrong", "nobody cancelled it, or it was too late");
+            }
+            _ => {}
+        }
+        let runs: Vec<&Run> = match &entry.wish.again {
+            None => {
+                self.judge_run(entry.wish.start_ms, &schedule.run, is_cancelled);
+                vec![&schedule.run]
+            }
+            Some(again) => {
+                self.judge_times(again, times);
+                times
+                    .iter()
+                    .filter(|time| time.decision == "started")
+                    .map(|time| &time.run)
+                    .collect()
+            }
+        };
+        self.judge_lines(&runs, lines);
+    }
+
+    /// Each due time was decided once, in order, and those that were started have ended.
+    fn judge_times(&mut self, again: &Again, times: &[Time]) {
+        let (mut number, is_cancelled) = (0, self.schedule.run.state == "cancelled");
+        if !["ended", "cancelled"].contains(&self.schedule.run.state.as_str()) {
+            self.fail("silent", "it has not ended");
+        }
+        for one in times.iter().rev() {
+            let due = |number| time(self.entry.wish.due_ms(number));
+            let last = number + one.count.max(1) - 1;
+            if one.due_at != due(number) || (one.count > 1 && one.last_due_at != due(last)) {
+                let what = format!("{one:?} is not what was due at {}", due(number));
+                self.fail("wrong", &what);
+            }
+            match one.decision.as_str() {
+                "started" => {
+                    let may_be_cancelled = is_cancelled || again.overlap == "replace";
+                    self.judge_run(self.entry.wish.due_ms(number), &one.run, may_be_cancelled);
+                }
+                _ if one.reason.is_empty() => self.fail("silent", &format!("{one:?}")),
+                decision => self.findings.count(&format!("times_{decision}"), one.count),
+            }
+            number = last + 1;
+        }
+        if number > again.times || (number < again.times && !is_cancelled) {
+            self.fail("silent", &format!("{number} times of {} were decided", again.times));
+        }
+    }
+
+    fn judge_run(&mut self, due_ms: u64, run: &Run, may_be_cancelled: bool) {
+        let Run { state, started_at, error, .. } = run;
+        self.findings.count(state, 1);
+        if !started_at.is_empty() && *started_at < time(due_ms) {
+            self.fail("early", &format!("{run:?} due at {}", time(due_ms)));
+        }
+        match state.as_str() {
+            "finished" => self.judge_outcome(run),
+            "missed" | "failed" if error.is_empty() => self.fail("silent", &format!("{run:?}")),
+            "missed" | "failed" => self.findings.count(&format!("{state}: {}", why(error)), 1),
+            "cancelled" if may_be_cancelled => {}
+            "cancelled" => self.fail("wrong", &format!("{run:?} was cancelled by nobody")),
+            _ => self.fail("silent", &format!("{run:?} has not ended")),
+        }
+    }
+
+    fn judge_outcome(&mut self, run: &Run) {
+        let parts = ["stored", "malformed", "truncated", "lost"].map(|name| run.number(name));
+        let sum: Option<u64> = parts.into_iter().sum();
+        if run.number("sent") != sum || run.number("stored").is_none() {
+            self.fail("sum", &run.outcome);
+        }
+        self.findings.count("stored", run.number("stored").unwrap_or(0));
+        self.findings.count("lost_datagrams", run.number("lost").unwrap_or(0));
+        match run.number("sent") {
+            None => self.findings.count("uncounted", 1),
+            Some(_) if run.number("foreign") != Some(0) => self.fail("wrong", &run.outcome),
+            Some(_) => {}
+        }
+    }
+
+    /// What is in files is what was stored, and perhaps what those stored whose account died.
+    fn judge_lines(&mut self, runs: &[&Run], lines: u64) {
+        let stored: u64 = runs.iter().filter_map(|run| run.number("stored")).sum();
+        let attempts = |run: &&Run| self.tasks.get(&run.task).map_or(0, |task| task.attempt);
+        let has_begun = runs.iter().any(|run| attempts(run) > 0);
+        let is_whole = !self.again_allowed
+            && runs.iter().all(|run| match run.state.as_str() {
+                "finished" => attempts(run) == 1,
+                _ => attempts(run) == 0,
+            });
+        if stored > lines || (is_whole && stored < lines) || (!has_begun && lines > 0) {
+            let attempts: Vec<u64> = runs.iter().map(attempts).collect();
+            let what = format!("{stored} stored, {lines} in files, attempts {attempts:?}");
+            self.fail("unaccounted", &what);
+        }
+        self.findings.count("lines_of_whole_accounts", if is_whole { lines } else { 0 });
+    }
+}
+
+/// A reason without what differs each time.
+fn why(error: &str) -> String {
+    let words = error.split(' ').filter(|word| !word.chars().any(|one| one.is_ascii_digit()));
+    words.take(12).collect::<Vec<_>>().join(" ")
+}
+
+/// How many lines of each ship are in files, each at most once.
+fn read_files(
+    output: &Path,
+    book: &ShipBook,
+    findings: &mut Findings,
+) -> Result<HashMap<String, u64>, String> {
+    let (mut lines, mut seen): (HashMap<String, u64>, _) = (HashMap::new(), HashSet::new());
+    for path in files_below(&output.join("ships"))? {
+        let place = |error: std::io::Error| format!("{}: {error}", path.display());
+        for line in BufReader::new(std::fs::File::open(&path).map_err(place)?).lines() {
+            let line = line.map_err(place)?;
+            let (mut ship, mut timestamp, mut sequence) = ("", "", "");
+            json::members(&line, &mut |name, value| match name {
+                "ship" => ship = value.trim_matches('"'),
+                "timestamp" => timestamp = value.trim_matches('"'),
+                "sequence" => sequence = value,
+                _ => {}
+            })
+            .map_err(|fault| format!("{}: {line}: {fault}", path.display()))?;
+            if !book.entries.contains_key(ship) {
+                findings.fail("unexpected", ship, &line);
+            }
+            *lines.entry(ship.to_owned()).or_default() += 1;
+            if !seen.insert(format!("{ship} {timestamp} {sequence}")) {
+                findings.fail("stored_twice", ship, &line);
+            }
+        }
+    }
+    findings.count("lines", lines.values().sum());
+    Ok(lines)
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let (mut files, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = open.pop() {
+        let place = |error: std::io::Error| format!("{}: {error}", folder.display());
+        for entry in std::fs::read_dir(&folder).map_err(place)? {
+            let path = entry.map_err(place)?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "jsonl") {
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Compares lines `<ship>: <count>` with those in files.
+fn check_counts(
+    path: &Path,
+    lines: &HashMap<String, u64>,
+    findings: &mut Findings,
+) -> Result<(), String> {
+    let place = |error: std::io::Error| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(place)?;
+    let counted = text.lines().map(|line| {
+        let (ship, count) = line.split_once(": ").ok_or_else(|| format!("no count: {line}"))?;
+        Ok((ship.to_owned(), count.parse().map_err(|_| format!("no count: {line}"))?))
+    });
+    let counted: HashMap<String, u64> = counted.collect::<Result<_, String>>()?;
+    for ship in lines.keys().chain(counted.keys()).collect::<HashSet<_>>() {
+        let (shown, there) = (counted.get(ship), lines.get(ship));
+        if shown != there {
+            findings.fail("miscounted", ship, &format!("{shown:?} shown, {there:?} in files"));
+        }
+    }
+    Ok(())
+}
