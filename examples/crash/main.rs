@@ -49,7 +49,8 @@ crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--rab
            while; mixed mode, or up
   --ships  spacecraft instead of messages: a server, a message-consumer that captures, a scheduler
            and a spaceship, one of which may be spared for a while, or up
-  --postgres  tasks and schedules are in a PostgreSQL that the test starts, kills, pauses and starts again
+  --postgres  tasks and schedules are in a PostgreSQL that the test starts, kills, pauses and starts
+           again
   --dir    a new or empty directory to work in (default: one in the temporary directory)
   --keep   keep the directory also after a success; after a failure it is always kept
   --set    a further environment variable for the processes of the binary
@@ -58,8 +59,8 @@ Example:
   BUILD=target/x86_64-unknown-linux-gnu/release
   crash --binary $BUILD/async-data-processor --oracle $BUILD/examples/oracle --seed 7
 
-Exit code 0: exactly once (of tasks and schedules: each ended once, and as it must), 1: a failure (with the
-directory and the command to repeat), 2: usage.
+Exit code 0: exactly once (of tasks and schedules: each ended once, and as it must), 1: a failure
+(with the directory and the command to repeat), 2: usage.
 ";
 
 fn main() -> ExitCode {

@@ -1,7 +1,32 @@
-//! The UDP ports that a process has open, as the kernel says (proc_net(5), socket(7)).
+//! Ports: a free one, and the UDP ports that a process has open, as the kernel says (proc_net(5)).
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+
+use crate::random::SplitMix64;
+
+/// A free loopback port outside the range from which the kernel takes the client side's ports: one
+/// of those could be lent to another connection just while the server is down.
+pub(crate) fn free_port(number: u64) -> Result<u16, String> {
+    let mut random = SplitMix64::new(u64::from(std::process::id()), number);
+    let range = fs::read_to_string(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
+    let range = range.unwrap_or_default();
+    let mut limits = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+    let (low, high) = (limits.next().unwrap_or(32_768), limits.next().unwrap_or(60_999));
+    for _ in 0..1000 {
+        let port = random.between(10_000, 32_000);
+        if (low..=high).contains(&port) {
+            continue;
+        }
+        let port = u16::try_from(port).map_err(|error| error.to_string())?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port between 10000 and 32000".to_owned())
+}
 
 /// The open UDP ports of the process with this number; none when it has ended.
 pub(crate) fn udp_ports(process: u32) -> Vec<u16> {

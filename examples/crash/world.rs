@@ -3,17 +3,17 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::args::Flags;
 use crate::broker::Broker;
 use crate::database::Database;
+use crate::ports::free_port;
 use crate::process::{Process, leashed};
 use crate::programs;
-use crate::random::SplitMix64;
 
 const HEALTH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -380,27 +380,6 @@ fn is_well(port: u16, path: &str) -> bool {
         Ok(status.starts_with(b"HTTP/1.") && status.ends_with(b" 200"))
     };
     ask().unwrap_or(false)
-}
-
-/// A free loopback port outside the range from which the kernel takes the client side's ports: one
-/// of those could be lent to another connection just while the server is down.
-fn free_port(number: u64) -> Result<u16, String> {
-    let mut random = SplitMix64::new(u64::from(std::process::id()), number);
-    let range = fs::read_to_string(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
-    let range = range.unwrap_or_default();
-    let mut limits = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-    let (low, high) = (limits.next().unwrap_or(32_768), limits.next().unwrap_or(60_999));
-    for _ in 0..1000 {
-        let port = random.between(10_000, 32_000);
-        if (low..=high).contains(&port) {
-            continue;
-        }
-        let port = u16::try_from(port).map_err(|error| error.to_string())?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port between 10000 and 32000".to_owned())
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What is wished of ships, and the ledger of it as the checker knows it. Each wish is for a ship of
-//! its own, so that its name tells them apart.
+//! What is wished of ships, and the ledger of it as the checker knows it. Each wish is for a ship
+//! of its own, so that its name tells them apart.
 //!
 //! Lines, in the order in which things happened: `sent <ship> <wish>` before a request leaves, then
 //! `acked <ship> <id>`, `refused <ship> <status>` or `unknown <ship>`; `cancel <ship>` before a
@@ -59,17 +59,14 @@ impl Wish {
     pub(crate) fn body(&self, ship: &str) -> String {
         let Self { start_ms, duration_seconds, again } = self;
         let start = time(*start_ms);
-        let again = again.as_ref().map(|again| {
-            let Again { every_seconds, overlap, catch_up, .. } = again;
-            let until = time(self.due_ms(again.times - 1));
-            format!(
-                r#","every_seconds":{every_seconds},"until":"{until}","overlap":"{overlap}","catch_up":"{catch_up}""#
-            )
-        });
-        let again = again.unwrap_or_default();
-        format!(
-            r#"{{"ship_name":"{ship}","start_time":"{start}","duration":{duration_seconds}{again}}}"#
-        )
+        let mut body =
+            format!(r#""ship_name":"{ship}","start_time":"{start}","duration":{duration_seconds}"#);
+        if let Some(Again { every_seconds, times, overlap, catch_up }) = again {
+            let until = time(self.due_ms(times.saturating_sub(1)));
+            body += &format!(r#","every_seconds":{every_seconds},"until":"{until}""#);
+            body += &format!(r#","overlap":"{overlap}","catch_up":"{catch_up}""#);
+        }
+        format!("{{{body}}}")
     }
 
     /// When time `number`, counted from 0, is due.

@@ -1,5 +1,5 @@
-//! `oracle ship-check`: compares a ledger of ships with their schedules, their tasks, the files, and
-//! what `ship-data` counts. Everything must have ended, and all of it be in files.
+//! `oracle ship-check`: compares a ledger of ships with their schedules, their tasks, the files,
+//! and what `ship-data` counts. Everything must have ended, and all of it be in files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -307,4 +307,129 @@ fn check_counts(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::{Findings, Judge};
+    use crate::json;
+    use crate::ship_book::{ShipBook, time};
+    use crate::ship_server::{Run, Schedule, Time};
+    use crate::task_server::Shown;
+
+    const START_MS: u64 = 1_795_332_600_000;
+
+    /// A task whose window began so many milliseconds after it was due.
+    fn run(state: &str, late_ms: i64, more: &str) -> Run {
+        let started_at = time(START_MS.checked_add_signed(late_ms).unwrap());
+        let (task, state) = ("t".to_owned(), state.to_owned());
+        let mut run = Run { task, state, started_at, ..Run::default() };
+        match more.starts_with('{') {
+            true => run.outcome = more.to_owned(),
+            false => run.error = more.to_owned(),
+        }
+        run
+    }
+
+    /// What is found of a schedule of ship `s` after these lines of a ledger.
+    fn found(ledger: &[&str], state: Run, times: &[Time], attempt: u64, lines: u64) -> String {
+        let (mut book, mut findings) = (ShipBook::default(), Findings::default());
+        ledger.iter().for_each(|line| book.add(line).unwrap());
+        let schedule =
+            Schedule { id: "7".into(), ship: "s".into(), run: state, text: String::new() };
+        let task = Shown { attempt, ..Shown::default() };
+        let tasks = HashMap::from([("t".to_owned(), task)]);
+        let (entry, findings_of) = (&book.entries["s"], &mut findings);
+        let judge = Judge {
+            entry,
+            schedule: &schedule,
+            tasks: &tasks,
+            again_allowed: false,
+            findings: findings_of,
+        };
+        judge.judge(times, lines);
+        json::members(&findings.to_json(), &mut |_, _| ()).unwrap();
+        findings.failures.keys().copied().collect::<Vec<_>>().join(" ")
+    }
+
+    const WHOLE: &str = r#"{"sent":5,"stored":4,"malformed":0,"truncated":0,"lost":1,"foreign":0}"#;
+
+    #[test]
+    fn one_outcome_neither_early_nor_silent_with_its_sum_and_its_lines_is_fine() {
+        let sent = format!("sent s {START_MS}/1");
+        let once = [sent.as_str(), "acked s 7"];
+        let cancelled = [sent.as_str(), "acked s 7", "cancel s"];
+        for (ledger, run, attempt, lines, expected) in [
+            (&once[..], run("finished", 0, WHOLE), 1, 4, ""),
+            (&once, run("finished", 0, WHOLE), 2, 9, ""),
+            (&once, run("missed", 9, "why"), 0, 0, ""),
+            (&once, run("failed", 9, "why"), 1, 3, ""),
+            (&cancelled, run("cancelled", 9, ""), 1, 3, ""),
+            (&cancelled, run("finished", 9, WHOLE), 1, 4, ""),
+            (&once, run("finished", -1, WHOLE), 1, 4, "early"),
+            (&once, run("finished", 0, &WHOLE.replace('5', "6")), 1, 4, "sum"),
+            (&once, run("finished", 0, &WHOLE.replace('4', "null")), 1, 0, "sum"),
+            (&once, run("finished", 0, ""), 1, 0, "sum"),
+            (&once, run("finished", 0, WHOLE), 1, 5, "unaccounted"),
+            (&once, run("finished", 0, WHOLE), 2, 3, "unaccounted"),
+            (&once, run("missed", 0, "why"), 0, 1, "unaccounted"),
+            (&once, run("missed", 0, ""), 0, 0, "silent"),
+            (&once, run("running", 0, ""), 1, 0, "silent"),
+            (&once, run("cancelled", 0, ""), 1, 0, "wrong"),
+            (&once[..1], run("pending", 0, ""), 0, 0, "silent"),
+            (&[&sent, "acked s 8"], run("missed", 9, "why"), 0, 0, "wrong"),
+            (
+                &[&sent, "acked s 7", "cancel s", "cancelled s"],
+                run("finished", 0, WHOLE),
+                1,
+                4,
+                "wrong",
+            ),
+        ] {
+            let text = format!("{run:?} {attempt} {lines}");
+            assert_eq!(found(ledger, run, &[], attempt, lines), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_time_of_what_recurs_is_decided_once_and_ends() {
+        let sent = format!("sent s {START_MS}/1/2/3/skip/all");
+        let ledger = [sent.as_str(), "acked s 7"];
+        let at = |number: u64| time(START_MS + 2000 * number);
+        let started = |number, run| Time {
+            due_at: at(number),
+            count: 1,
+            decision: "started".into(),
+            run,
+            ..Time::default()
+        };
+        let skipped = |first, count, reason: &str| Time {
+            due_at: at(first),
+            last_due_at: if count > 1 { at(first + count - 1) } else { String::new() },
+            count,
+            decision: "skipped".into(),
+            reason: reason.into(),
+            ..Time::default()
+        };
+        let whole = || run("finished", 0, WHOLE);
+        for (state, times, expected) in [
+            ("ended", vec![skipped(1, 2, "why"), started(0, whole())], ""),
+            ("active", vec![skipped(1, 2, "why"), started(0, whole())], "silent"),
+            ("ended", vec![skipped(1, 1, "why"), started(0, whole())], "silent"),
+            ("ended", vec![skipped(1, 2, ""), started(0, whole())], "silent"),
+            ("ended", vec![skipped(0, 2, "why"), started(0, whole())], "wrong"),
+            ("ended", vec![skipped(1, 3, "why"), started(0, whole())], "silent"),
+            ("ended", vec![skipped(1, 2, "why"), started(0, run("cancelled", 0, ""))], "wrong"),
+            ("ended", vec![skipped(1, 2, "why"), started(0, run("running", 0, ""))], "silent"),
+            ("ended", vec![skipped(1, 2, "why"), started(0, run("finished", -1, WHOLE))], "early"),
+        ] {
+            let schedule = Run { state: state.into(), ..Run::default() };
+            let has_account = times.iter().any(|time| time.run.state == "finished");
+            let lines = if has_account { 4 } else { 0 };
+            let found = found(&ledger, schedule, &times, 1, lines);
+            assert_eq!(found, expected, "{times:?}");
+        }
+    }
 }
