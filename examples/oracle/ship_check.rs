@@ -13,6 +13,8 @@ use crate::ship_server::{Run, Schedule, Time, occurrences, schedules};
 use crate::task_book::Cancel;
 use crate::task_server::{Server, Shown};
 
+/// Characters of a time up to its milliseconds.
+const MILLIS: usize = 23;
 /// How many cases are shown.
 const SHOWN: usize = 20;
 
@@ -84,10 +86,11 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
             Some(_) => occurrences(&mut scheduler, &schedule.id)?,
             None => Vec::new(),
         };
-        let stored = lines.get(&schedule.ship).copied().unwrap_or(0);
+        let nothing = Lines::default();
+        let lines = lines.get(&schedule.ship).unwrap_or(&nothing);
         let again_allowed = flags.has("--allow-again");
         Judge { entry, schedule, tasks: &tasks, again_allowed, findings: &mut findings }
-            .judge(&times, stored);
+            .judge(&times, lines);
     }
     for (ship, entry) in &book.entries {
         let may_be_gone = matches!(entry.delete, Cancel::Tried | Cancel::Done);
@@ -108,6 +111,14 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
     Ok((findings.to_json(), findings.failures.is_empty()))
 }
 
+/// What is in files of a ship.
+#[derive(Default)]
+struct Lines {
+    count: u64,
+    /// When the first was sent; empty when there is none.
+    first: String,
+}
+
 /// One schedule against its wish.
 struct Judge<'a> {
     entry: &'a Entry,
@@ -123,8 +134,8 @@ impl Judge<'_> {
         self.findings.fail(failure, &self.schedule.ship, &text);
     }
 
-    /// Compares everything of it; so many lines of its ship are in files.
-    fn judge(mut self, times: &[Time], lines: u64) {
+    /// Compares everything of it with what is in files of its ship.
+    fn judge(mut self, times: &[Time], lines: &Lines) {
         self.findings.count("schedules", 1);
         let (entry, schedule) = (self.entry, self.schedule);
         if entry.id.as_ref().is_some_and(|id| *id != schedule.id) {
@@ -152,7 +163,12 @@ impl Judge<'_> {
                     .collect()
             }
         };
-        self.judge_lines(&runs, lines);
+        // To the millisecond, as schedules have it.
+        let (first, start) = (lines.first.get(..MILLIS), time(entry.wish.start_ms));
+        if first.is_some_and(|first| Some(first) < start.get(..MILLIS)) {
+            self.fail("early", &format!("the first datagram was sent at {}", lines.first));
+        }
+        self.judge_lines(&runs, lines.count);
     }
 
     /// Each due time was decided once, in order, and those that were started have ended.
@@ -244,8 +260,8 @@ fn read_files(
     output: &Path,
     book: &ShipBook,
     findings: &mut Findings,
-) -> Result<HashMap<String, u64>, String> {
-    let (mut lines, mut seen): (HashMap<String, u64>, _) = (HashMap::new(), HashSet::new());
+) -> Result<HashMap<String, Lines>, String> {
+    let (mut lines, mut seen): (HashMap<String, Lines>, _) = (HashMap::new(), HashSet::new());
     for path in files_below(&output.join("ships"))? {
         let place = |error: std::io::Error| format!("{}: {error}", path.display());
         for line in BufReader::new(std::fs::File::open(&path).map_err(place)?).lines() {
@@ -261,13 +277,17 @@ fn read_files(
             if !book.entries.contains_key(ship) {
                 findings.fail("unexpected", ship, &line);
             }
-            *lines.entry(ship.to_owned()).or_default() += 1;
+            let of_ship = lines.entry(ship.to_owned()).or_default();
+            of_ship.count += 1;
+            if of_ship.first.is_empty() || timestamp < of_ship.first.as_str() {
+                of_ship.first = timestamp.to_owned();
+            }
             if !seen.insert(format!("{ship} {timestamp} {sequence}")) {
                 findings.fail("stored_twice", ship, &line);
             }
         }
     }
-    findings.count("lines", lines.values().sum());
+    findings.count("lines", lines.values().map(|of_ship| of_ship.count).sum());
     Ok(lines)
 }
 
@@ -290,7 +310,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// Compares lines `<ship>: <count>` with those in files.
 fn check_counts(
     path: &Path,
-    lines: &HashMap<String, u64>,
+    lines: &HashMap<String, Lines>,
     findings: &mut Findings,
 ) -> Result<(), String> {
     let place = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -301,7 +321,8 @@ fn check_counts(
     });
     let counted: HashMap<String, u64> = counted.collect::<Result<_, String>>()?;
     for ship in lines.keys().chain(counted.keys()).collect::<HashSet<_>>() {
-        let (shown, there) = (counted.get(ship), lines.get(ship));
+        let there = lines.get(ship).map(|of_ship| of_ship.count);
+        let shown = counted.get(ship).copied();
         if shown != there {
             findings.fail("miscounted", ship, &format!("{shown:?} shown, {there:?} in files"));
         }
@@ -313,7 +334,7 @@ fn check_counts(
 mod tests {
     use std::collections::HashMap;
 
-    use super::{Findings, Judge};
+    use super::{Findings, Judge, Lines};
     use crate::json;
     use crate::ship_book::{ShipBook, time};
     use crate::ship_server::{Run, Schedule, Time};
@@ -349,7 +370,8 @@ mod tests {
             again_allowed: false,
             findings: findings_of,
         };
-        judge.judge(times, lines);
+        let first = time(START_MS).replace('Z', "001Z");
+        judge.judge(times, &Lines { count: lines, first });
         json::members(&findings.to_json(), &mut |_, _| ()).unwrap();
         findings.failures.keys().copied().collect::<Vec<_>>().join(" ")
     }
