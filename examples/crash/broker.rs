@@ -24,8 +24,9 @@ const ALARM: &str = "{resource_limit, memory, node()}";
 const SYNC_DECLARED: &str = "[ok = dets:sync(Table) || Table <- dets:all()]";
 const QUEUES: &str = "length([Queue || Queue <- rabbit_amqqueue:list(),
     amqqueue:get_type(Queue) =:= rabbit_quorum_queue])";
-/// Five for shards and two for what was given up or never taken; tasks and results.
-const QUEUES_MAX: &str = "9";
+/// Five for the shards of each topic and one for what it was given back, of two topics; tasks,
+/// captures, results, and what nobody could run.
+const QUEUES_MAX: &str = "16";
 const MESSAGES: &str = "lists:sum([begin
     {ok, {_, #{num_messages := Count}}, _} =
         ra:leader_query(amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1),
@@ -83,7 +84,8 @@ impl Broker {
         // A queue is in the list an instant before it works.
         while self.evaluate(QUEUES)? != QUEUES_MAX || self.is_empty().is_err() {
             if since.elapsed() > PATIENCE {
-                return Err("the broker's queues are not there".to_owned());
+                let there = self.evaluate(QUEUES)?;
+                return Err(format!("the broker has {there} queues, not {QUEUES_MAX}"));
             }
             std::thread::sleep(POLL);
         }

@@ -6,9 +6,9 @@ use crate::database::Database;
 use crate::finish;
 use crate::process::End;
 use crate::random::SplitMix64;
-use crate::world::{Mode, Segment, World};
+use crate::world::{Load, Mode, Segment, World};
 
-/// The settings change after this many cycles, and the same with tasks.
+/// The settings change after this many cycles, and the same with tasks and ships.
 const SEGMENT_CYCLES: u64 = 40;
 const TASK_SEGMENT_CYCLES: u64 = 30;
 /// With tasks, as many cycles spare the same process, or none: who is never left in peace can't
@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     pub(crate) killed_server: u64,
     pub(crate) killed_consumer: u64,
     pub(crate) killed_worker: u64,
+    pub(crate) killed_scheduler: u64,
+    pub(crate) killed_spaceship: u64,
     pub(crate) killed_up: u64,
     /// Kills within the first 60 ms after a start.
     pub(crate) killed_young: u64,
@@ -74,29 +76,30 @@ pub(crate) fn run(
     random: &mut SplitMix64,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let (mode, has_tasks) = (world.options.mode, world.options.has_tasks);
-    let segment_cycles = if has_tasks { TASK_SEGMENT_CYCLES } else { SEGMENT_CYCLES };
-    let mut segment = Segment::new(0, mode, has_tasks);
+    let (mode, load) = (world.options.mode, world.options.load);
+    let has_messages = load == Load::Messages;
+    let segment_cycles = if has_messages { SEGMENT_CYCLES } else { TASK_SEGMENT_CYCLES };
+    let mut segment = Segment::new(0, mode, load);
     let mut earlier: Option<Cycle> = None;
     let mut spared = None;
     for number in 0..world.options.cycles {
         if number % segment_cycles == 0 {
             if number > 0 {
                 stop_all(world, random, tally)?;
-                if !has_tasks {
+                if has_messages {
                     finish::check_files(world, true)?;
                 }
             }
-            segment = Segment::new(number / segment_cycles, mode, has_tasks);
+            segment = Segment::new(number / segment_cycles, mode, load);
             earlier = None;
             begin(world, random, segment, number == 0)?;
         }
         if number % SPARING_CYCLES == 0 {
-            spared = spare(random, &segment);
+            spared = if has_messages { None } else { spare(random, &segment) };
         }
-        let cycle = match has_tasks {
-            true => draw_for_tasks(random, &segment, spared),
-            false => draw(random, mode, segment.is_up, earlier.take()),
+        let cycle = match load {
+            Load::Messages => draw(random, mode, segment.is_up, earlier.take()),
+            Load::Tasks | Load::Ships => draw_for_tasks(random, &segment, spared),
         };
         strike(world, random, tally)?;
         hit(world, random, &cycle, tally).map_err(|what| format!("cycle {number}: {what}"))?;
@@ -145,7 +148,8 @@ fn restore(world: &mut World) -> Result<(), String> {
 fn spare(random: &mut SplitMix64, segment: &Segment) -> Option<&'static str> {
     let names = segment.names();
     let number = usize::try_from(random.below(names.len() as u64 + 1)).ok()?;
-    names.get(number).copied().filter(|_| segment.has_tasks)
+    // Who is alone is hit.
+    names.get(number).copied().filter(|_| names.len() > 1)
 }
 
 fn draw_for_tasks(
@@ -228,7 +232,8 @@ fn hit(
             let &[name, ..] = cycle.victims.as_slice() else { return Ok(()) };
             tally.paused += 1;
             world.process(name)?.signal("STOP")?;
-            let most = if world.options.has_tasks { SILENT_MS } else { 1500 };
+            let has_messages = world.options.load == Load::Messages;
+            let most = if has_messages { 1500 } else { SILENT_MS };
             std::thread::sleep(Duration::from_millis(random.between(100, most)));
             if random.chance(66) {
                 // Goes on with what it held; nothing to restart.
@@ -260,6 +265,8 @@ fn kill(
             "server" => tally.killed_server += 1,
             "up" => tally.killed_up += 1,
             "worker-1" | "worker-2" => tally.killed_worker += 1,
+            "scheduler" => tally.killed_scheduler += 1,
+            "spaceship" => tally.killed_spaceship += 1,
             _ => tally.killed_consumer += 1,
         }
         // Of two victims the second goes on alone for a moment, or not.
@@ -294,7 +301,7 @@ fn stop_all(world: &mut World, random: &mut SplitMix64, tally: &mut Tally) -> Re
 mod tests {
     use super::{Blow, OLD_MS, YOUNG_MS, draw, draw_for_tasks, spare};
     use crate::random::SplitMix64;
-    use crate::world::{Mode, Segment};
+    use crate::world::{Load, Mode, Segment};
 
     #[test]
     fn a_seed_draws_the_same_cycles_again() {
@@ -335,9 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn with_tasks_everybody_is_hit_and_spared() {
+    fn with_tasks_and_ships_everybody_is_hit_and_spared() {
+        [Load::Tasks, Load::Ships].map(everybody_is_hit_and_spared);
+    }
+
+    fn everybody_is_hit_and_spared(load: Load) {
         let mut random = SplitMix64::new(8, 0);
-        let segment = Segment::new(0, Mode::Mixed, true);
+        let segment = Segment::new(0, Mode::Mixed, load);
         let (mut hit, mut left_alone) = (Vec::new(), Vec::new());
         for _ in 0..500 {
             let spared = spare(&mut random, &segment);

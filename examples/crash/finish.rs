@@ -95,7 +95,7 @@ pub(crate) fn run(world: &mut World, loads: &mut Loads) -> Result<(Accepted, Str
 }
 
 /// Waits until no message waits any more.
-fn drain(world: &mut World) -> Result<(), String> {
+pub(crate) fn drain(world: &mut World) -> Result<(), String> {
     let since = Instant::now();
     loop {
         // What is not there any more is in the state directory, or was before.
@@ -143,7 +143,11 @@ pub(crate) fn check_files(world: &World, waiting_allowed: bool) -> Result<String
     if well { Ok(report) } else { Err(format!("`oracle check` failed:\n{report}")) }
 }
 
-fn run_to_end(world: &World, name: &str, command: &mut Command) -> Result<(bool, String), String> {
+pub(crate) fn run_to_end(
+    world: &World,
+    name: &str,
+    command: &mut Command,
+) -> Result<(bool, String), String> {
     let results = world.path(&format!("{name}.json"));
     std::fs::remove_file(&results).ok();
     let log = world.log(name);

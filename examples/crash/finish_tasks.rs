@@ -1,6 +1,7 @@
 //! The load of tasks beside the cycles, and the verdict after them: all ended, and as they must.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::cycles::TERMINATE_PATIENCE;
@@ -9,7 +10,7 @@ use crate::process::{Process, leashed};
 use crate::programs::RUNS;
 use crate::world::World;
 
-const LEDGER: &str = "tasks.ledger";
+pub(crate) const LEDGER: &str = "load.ledger";
 const STOP_FILE: &str = "load.stop";
 const SUMMARY: &str = "load.summary";
 /// Requests are repeated for half a minute, if nobody answers.
@@ -17,7 +18,7 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(60);
 /// The pause after many failures is a minute long.
 const END_PATIENCE: Duration = Duration::from_secs(150);
 /// Long enough for every connection of the load to come back and submit.
-const LAST_LOAD: Duration = Duration::from_secs(1);
+pub(crate) const LAST_LOAD: Duration = Duration::from_secs(1);
 /// How often the time is taken until the tasks of a killed worker run again.
 const ORPHAN_ROUNDS: u64 = 2;
 const ORPHANS: u64 = 3;
@@ -26,8 +27,8 @@ const SIGNED: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The load client, which runs through all the cycles.
-pub(crate) struct TaskLoad {
-    client: Process,
+pub(crate) struct Client {
+    process: Process,
 }
 
 /// What a test of tasks has shown.
@@ -40,33 +41,45 @@ pub(crate) struct Verdict {
     pub(crate) orphaned_ms: u128,
 }
 
-impl TaskLoad {
-    /// Starts it.
-    pub(crate) fn start(world: &World) -> Result<Self, String> {
+impl Client {
+    /// Starts `load` of the oracle, which publishes to `url`.
+    pub(crate) fn start(
+        world: &World,
+        load: &str,
+        url: &str,
+        more: &[&str],
+    ) -> Result<Self, String> {
         let mut command = leashed(&world.options.oracle);
-        command.arg("task-load").args(["--url", &world.url(), "--connections", "4"]);
-        command.args(["--rate-pause-ms", "15", "--seed", &world.options.seed.to_string()]);
+        command.arg(load).args(["--url", url]).args(more);
+        command.args(["--seed", &world.options.seed.to_string()]);
         command.arg("--ledger").arg(world.path(LEDGER));
         command.arg("--stop-file").arg(world.path(STOP_FILE));
         let results = world.path(SUMMARY);
-        let client = Process::start("load", &mut command, &world.log("load"), Some(&results))?;
-        Ok(Self { client })
+        let process = Process::start("load", &mut command, &world.log("load"), Some(&results))?;
+        Ok(Self { process })
     }
 
-    fn stop(&mut self, world: &World) -> Result<String, String> {
-        self.client.check_alive()?;
+    /// Ends it; what it counted.
+    pub(crate) fn stop(&mut self, world: &World) -> Result<String, String> {
+        self.process.check_alive()?;
         std::fs::write(world.path(STOP_FILE), "").map_err(|error| error.to_string())?;
-        let status = self.client.wait(LOAD_PATIENCE)?;
+        let status = self.process.wait(LOAD_PATIENCE)?;
         let summary = read(world, SUMMARY)?;
         if status.success() {
             return Ok(summary);
         }
-        Err(format!("load: {status}: {summary}\n{}", self.client.log_tail()))
+        Err(format!("load: {status}: {summary}\n{}", self.process.log_tail()))
     }
 }
 
+/// Starts the load of tasks.
+pub(crate) fn start(world: &World) -> Result<Client, String> {
+    let more = ["--connections", "4", "--rate-pause-ms", "15"];
+    Client::start(world, "task-load", &world.url(), &more)
+}
+
 /// After the last cycle: lets the load go on for a moment, waits until all is quiet, and judges.
-pub(crate) fn run(world: &mut World, load: &mut TaskLoad) -> Result<Verdict, String> {
+pub(crate) fn run(world: &mut World, load: &mut Client) -> Result<Verdict, String> {
     world.wait_until_ready()?;
     std::thread::sleep(LAST_LOAD);
     let load = load.stop(world)?;
@@ -117,7 +130,7 @@ fn orphan(world: &mut World, round: u64) -> Result<Duration, String> {
         .iter()
         .map(|id| format!(r#"{{"id":"{id}","kind":"slow","payload":"30\n","failures_max":9}}"#));
     let body = format!("[{}]", entries.collect::<Vec<_>>().join(","));
-    let answer = ask(world, "POST", "/tasks", &body)?;
+    let answer = ask(world.address(), "POST", "/tasks", &body)?;
     if answer.status != 201 {
         return Err(format!("POST /tasks: {} {}", answer.status, answer.body));
     }
@@ -147,7 +160,7 @@ fn orphan(world: &mut World, round: u64) -> Result<Duration, String> {
     }
     world.wait_until_ready()?;
     for id in &ids {
-        let answer = ask(world, "DELETE", &format!("/tasks/{id}"), "")?;
+        let answer = ask(world.address(), "DELETE", &format!("/tasks/{id}"), "")?;
         if answer.status != 200 {
             return Err(format!("DELETE /tasks/{id}: {} {}", answer.status, answer.body));
         }
@@ -194,8 +207,14 @@ fn wait_for_runs(
     }
 }
 
-fn ask(world: &World, method: &str, path: &str, body: &str) -> Result<Answer, String> {
-    let (address, length) = (world.address(), body.len());
+/// One request on a connection of its own.
+pub(crate) fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<Answer, String> {
+    let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"

@@ -11,6 +11,7 @@ mod broker;
 mod cycles;
 mod database;
 mod finish;
+mod finish_ships;
 mod finish_tasks;
 #[path = "../oracle/http.rs"]
 #[expect(dead_code, reason = "the oracle uses more of it")]
@@ -18,6 +19,7 @@ mod http;
 #[path = "../oracle/json.rs"]
 #[expect(dead_code, reason = "the oracle uses more of it")]
 mod json;
+mod ports;
 mod process;
 mod programs;
 #[path = "../oracle/random.rs"]
@@ -31,21 +33,24 @@ use std::time::Instant;
 use args::Flags;
 use cycles::Tally;
 use finish::{Accepted, Loads};
-use finish_tasks::{TaskLoad, Verdict};
+use finish_tasks::Verdict;
 use random::SplitMix64;
-use world::{Options, World};
+use world::{Load, Options, World};
 
 const USAGE: &str = "\
 Kills the processes of the binary again and again under load and checks that nothing is lost.
 
 crash --binary PATH --oracle PATH [--seed 1] [--cycles 200] [--mode MODE] [--rabbitmq]
-      [--tasks [--postgres]] [--dir DIR] [--keep] [--set NAME=VALUE …]
+      [--tasks | --ships] [--postgres] [--dir DIR] [--keep] [--set NAME=VALUE …]
   --mode   server, consumer, both, up, recovery or mixed (default)
   --rabbitmq  messages and tasks travel over a RabbitMQ that the test starts (Debian's, as
            installed), kills, pauses, alarms and starts again
   --tasks  tasks instead of messages: a server and two workers, one of which may be spared for a
            while; mixed mode, or up
-  --postgres  tasks are in a PostgreSQL that the test starts, kills, pauses and starts again
+  --ships  spacecraft instead of messages: a server, a message-consumer that captures, a scheduler
+           and a spaceship, one of which may be spared for a while, or up
+  --postgres  tasks and schedules are in a PostgreSQL that the test starts, kills, pauses and starts
+           again
   --dir    a new or empty directory to work in (default: one in the temporary directory)
   --keep   keep the directory also after a success; after a failure it is always kept
   --set    a further environment variable for the processes of the binary
@@ -54,8 +59,8 @@ Example:
   BUILD=target/x86_64-unknown-linux-gnu/release
   crash --binary $BUILD/async-data-processor --oracle $BUILD/examples/oracle --seed 7
 
-Exit code 0: exactly once (of tasks: each ended once, and as it must), 1: a failure (with the
-directory and the command to repeat), 2: usage.
+Exit code 0: exactly once (of tasks and schedules: each ended once, and as it must), 1: a failure
+(with the directory and the command to repeat), 2: usage.
 ";
 
 fn main() -> ExitCode {
@@ -64,8 +69,8 @@ fn main() -> ExitCode {
     if words.iter().any(|word| word == "--help") {
         return say(&mut std::io::stdout(), USAGE, 0);
     }
-    let options = Flags::parse(words, &valued, &["--keep", "--rabbitmq", "--tasks", "--postgres"])
-        .and_then(|flags| Options::read(&flags));
+    let bare = ["--keep", "--rabbitmq", "--tasks", "--ships", "--postgres"];
+    let options = Flags::parse(words, &valued, &bare).and_then(|flags| Options::read(&flags));
     let mut world = match options.and_then(World::new) {
         Ok(world) => world,
         Err(error) => return say(&mut std::io::stderr(), &format!("crash: {error}\n{USAGE}"), 2),
@@ -93,16 +98,32 @@ fn main() -> ExitCode {
 /// Runs the test; what it has shown, as members of a JSON object.
 fn test(world: &mut World, tally: &mut Tally) -> Result<String, String> {
     let mut random = SplitMix64::new(world.options.seed, 0);
-    if world.options.has_tasks {
-        let mut load = TaskLoad::start(world)?;
-        cycles::run(world, &mut random, tally)?;
-        let Verdict { load, report, orphaned_ms } = finish_tasks::run(world, &mut load)?;
-        let (load, report) = (load.trim(), report.trim());
-        let orphaned = format!(r#""killed_to_next_run_ms_max":{orphaned_ms}"#);
-        return Ok(format!(r#""submitted":{load},"ended":{report},{orphaned}"#));
+    match world.options.load {
+        Load::Messages => test_messages(world, &mut random, tally),
+        Load::Tasks => {
+            let mut load = finish_tasks::start(world)?;
+            cycles::run(world, &mut random, tally)?;
+            let Verdict { load, report, orphaned_ms } = finish_tasks::run(world, &mut load)?;
+            let (load, report) = (load.trim(), report.trim());
+            let orphaned = format!(r#""killed_to_next_run_ms_max":{orphaned_ms}"#);
+            Ok(format!(r#""submitted":{load},"ended":{report},{orphaned}"#))
+        }
+        Load::Ships => {
+            let mut load = finish_ships::start(world)?;
+            cycles::run(world, &mut random, tally)?;
+            let (load, report) = finish_ships::run(world, &mut load)?;
+            Ok(format!(r#""scheduled":{},"ended":{}"#, load.trim(), report.trim()))
+        }
     }
+}
+
+fn test_messages(
+    world: &mut World,
+    random: &mut SplitMix64,
+    tally: &mut Tally,
+) -> Result<String, String> {
     let mut loads = Loads::start(world)?;
-    cycles::run(world, &mut random, tally)?;
+    cycles::run(world, random, tally)?;
     let (Accepted { requests, entries, unknown_requests }, report) =
         finish::run(world, &mut loads)?;
     Ok(members(&[
@@ -129,6 +150,8 @@ fn success(world: &World, tally: &Tally, shown: &str, seconds: f64) -> String {
         ("killed_server", tally.killed_server),
         ("killed_consumer", tally.killed_consumer),
         ("killed_worker", tally.killed_worker),
+        ("killed_scheduler", tally.killed_scheduler),
+        ("killed_spaceship", tally.killed_spaceship),
         ("killed_up", tally.killed_up),
         ("killed_within_60_ms", tally.killed_young),
         ("paused", tally.paused),

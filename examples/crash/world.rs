@@ -3,17 +3,17 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::args::Flags;
 use crate::broker::Broker;
 use crate::database::Database;
+use crate::ports::free_port;
 use crate::process::{Process, leashed};
 use crate::programs;
-use crate::random::SplitMix64;
 
 const HEALTH_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,13 +46,22 @@ impl Mode {
     }
 }
 
+/// What is done meanwhile, and must have been done in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    Messages,
+    /// Two workers beside the server, or one beside `up`.
+    Tasks,
+    /// Spacecraft: a server, a consumer that captures, a scheduler and a spaceship, or `up`.
+    Ships,
+}
+
 /// The settings that hold for a number of cycles; every segment has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// One process (`up`) instead of two.
     pub(crate) is_up: bool,
-    /// Tasks are tested: two workers beside the server, or one beside `up`.
-    pub(crate) has_tasks: bool,
+    load: Load,
     shards: u32,
     /// Every message a batch of its own, if it comes alone.
     has_small_batches: bool,
@@ -60,23 +69,24 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The settings of segment `number`, counted from 0.
-    pub(crate) fn new(number: u64, mode: Mode, has_tasks: bool) -> Self {
+    pub(crate) fn new(number: u64, mode: Mode, load: Load) -> Self {
         let shards = match number % 3 {
             0 => 5,
             1 => 3,
             _ => 7,
         };
         let is_up = mode == Mode::Up || (mode == Mode::Mixed && number % 4 == 1);
-        Self { is_up, has_tasks, shards, has_small_batches: number.is_multiple_of(2) }
+        Self { is_up, load, shards, has_small_batches: number.is_multiple_of(2) }
     }
 
     /// The processes.
     pub(crate) const fn names(&self) -> &'static [&'static str] {
-        match (self.has_tasks, self.is_up) {
-            (false, false) => &["server", "message-consumer"],
-            (false, true) => &["up"],
-            (true, false) => &["server", "worker-1", "worker-2"],
-            (true, true) => &["up", "worker-1"],
+        match (self.load, self.is_up) {
+            (Load::Messages, false) => &["server", "message-consumer"],
+            (Load::Messages | Load::Ships, true) => &["up"],
+            (Load::Tasks, false) => &["server", "worker-1", "worker-2"],
+            (Load::Tasks, true) => &["up", "worker-1"],
+            (Load::Ships, false) => &["server", "message-consumer", "scheduler", "spaceship"],
         }
     }
 }
@@ -89,8 +99,7 @@ pub(crate) struct Options {
     pub(crate) cycles: u64,
     pub(crate) mode: Mode,
     pub(crate) keep: bool,
-    /// Tasks instead of messages.
-    pub(crate) has_tasks: bool,
+    pub(crate) load: Load,
     has_broker: bool,
     has_database: bool,
     directory: PathBuf,
@@ -112,10 +121,15 @@ impl Options {
             let (name, value) = pair.split_once('=').ok_or("--set needs NAME=VALUE")?;
             Ok((name.to_owned(), value.to_owned()))
         });
-        let (has_tasks, has_broker) = (flags.has("--tasks"), flags.has("--rabbitmq"));
-        let has_database = flags.has("--postgres");
-        if has_database && !has_tasks {
-            return Err("--postgres goes with --tasks".to_owned());
+        let load = match (flags.has("--tasks"), flags.has("--ships")) {
+            (false, false) => Load::Messages,
+            (true, false) => Load::Tasks,
+            (false, true) => Load::Ships,
+            (true, true) => return Err("--tasks and --ships are two tests".to_owned()),
+        };
+        let (has_broker, has_database) = (flags.has("--rabbitmq"), flags.has("--postgres"));
+        if has_database && load == Load::Messages {
+            return Err("--postgres goes with --tasks or --ships".to_owned());
         }
         Ok(Self {
             binary: file("--binary")?,
@@ -124,7 +138,7 @@ impl Options {
             cycles: flags.number("--cycles", 200)?.max(1),
             mode: Mode::parse(flags.all("--mode").last().unwrap_or(&"mixed"))?,
             keep: flags.has("--keep"),
-            has_tasks,
+            load,
             has_broker,
             has_database,
             directory: flags.all("--dir").last().map_or(fallback, PathBuf::from),
@@ -142,8 +156,10 @@ pub(crate) struct World {
     /// The database in which tasks are, if they are in one.
     pub(crate) database: Option<Database>,
     port: u16,
+    scheduler_port: u16,
+    spaceship_port: u16,
     segment: Segment,
-    /// The processes under test with their commands: two, or one in an `up` segment.
+    /// The processes under test with their commands: several, or one in an `up` segment.
     running: Vec<(&'static str, Process)>,
 }
 
@@ -159,7 +175,7 @@ impl World {
         for name in ["state", "output"] {
             fs::create_dir(directory.join(name)).map_err(place)?;
         }
-        let segment = Segment::new(0, options.mode, options.has_tasks);
+        let segment = Segment::new(0, options.mode, options.load);
         let broker = match options.has_broker {
             true => Some(Broker::start(&directory.join("broker"), free_port(1)?, free_port(2)?)?),
             false => None,
@@ -168,11 +184,24 @@ impl World {
             true => Some(Database::start(&directory.join("database"), free_port(3)?)?),
             false => None,
         };
-        if options.has_tasks {
+        if options.load == Load::Tasks {
             programs::write(&directory).map_err(place)?;
         }
-        let (port, running) = (free_port(0)?, Vec::new());
-        Ok(Self { options, directory, broker, database, port, segment, running })
+        let (port, scheduler_port, spaceship_port) = match options.load {
+            Load::Ships => (free_port(0)?, free_port(4)?, free_port(5)?),
+            Load::Messages | Load::Tasks => (free_port(0)?, 0, 0),
+        };
+        Ok(Self {
+            options,
+            directory,
+            broker,
+            database,
+            port,
+            scheduler_port,
+            spaceship_port,
+            segment,
+            running: Vec::new(),
+        })
     }
 
     /// Runs `command` of the binary with the settings of the segment and nothing else from here.
@@ -188,15 +217,25 @@ impl World {
             .env("DATA_OUTPUT_DIR", self.output())
             .env("HOST", "127.0.0.1")
             .env("PORT", self.port.to_string())
-            .envs([("SCHEDULER_PORT", "0"), ("SPACESHIP_PORT", "0")])
+            .env("SCHEDULER_PORT", self.scheduler_port.to_string())
+            .env("SPACESHIP_PORT", self.spaceship_port.to_string())
             .env("SHARDS_COUNT", self.segment.shards.to_string())
             .env("FILES_PER_SECOND", "0");
         if let Some(broker) = &self.broker {
             // The broker's queues are for one number of shards.
             command.env("RABBITMQ_URL", broker.url()).env("SHARDS_COUNT", "5");
         }
-        if self.options.has_tasks {
-            command.env("TASK_EXEC", programs::settings()).env("TASK_WORKERS", "4");
+        match self.options.load {
+            Load::Messages => {}
+            Load::Tasks => {
+                command.env("TASK_EXEC", programs::settings()).env("TASK_WORKERS", "4");
+            }
+            Load::Ships => {
+                command.env("STREAM_RATE", "200");
+                if !self.segment.is_up {
+                    command.env("SPACESHIP_URL", format!("http://{}", self.spaceship()));
+                }
+            }
         }
         // With a broker, workers know nothing of the database.
         if let Some(database) = &self.database
@@ -224,6 +263,16 @@ impl World {
     /// Where the server listens.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Where the scheduler listens.
+    pub(crate) fn scheduler(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.scheduler_port))
+    }
+
+    /// Where the spaceship listens.
+    pub(crate) fn spaceship(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.spaceship_port))
     }
 
     /// The address to publish to.
@@ -288,7 +337,9 @@ impl World {
 
     fn wait_until_well(&mut self, path: &str) -> Result<(), String> {
         let since = Instant::now();
-        while !is_well(self.port, path) {
+        let ports = [self.port, self.scheduler_port, self.spaceship_port];
+        // There is no port 0: that service is not tested.
+        while !ports.iter().all(|port| *port == 0 || is_well(*port, path)) {
             for (_, process) in self.processes() {
                 process.check_alive()?;
             }
@@ -331,41 +382,20 @@ fn is_well(port: u16, path: &str) -> bool {
     ask().unwrap_or(false)
 }
 
-/// A free loopback port outside the range from which the kernel takes the client side's ports: one
-/// of those could be lent to another connection just while the server is down.
-fn free_port(number: u64) -> Result<u16, String> {
-    let mut random = SplitMix64::new(u64::from(std::process::id()), number);
-    let range = fs::read_to_string(Path::new("/proc/sys/net/ipv4/ip_local_port_range"));
-    let range = range.unwrap_or_default();
-    let mut limits = range.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-    let (low, high) = (limits.next().unwrap_or(32_768), limits.next().unwrap_or(60_999));
-    for _ in 0..1000 {
-        let port = random.between(10_000, 32_000);
-        if (low..=high).contains(&port) {
-            continue;
-        }
-        let port = u16::try_from(port).map_err(|error| error.to_string())?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port between 10000 and 32000".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Mode, Segment};
+    use super::{Load, Mode, Segment};
 
     #[test]
     fn every_combination_of_settings_is_met() {
         let segments: Vec<_> =
-            (0..12).map(|number| Segment::new(number, Mode::Mixed, false)).collect();
+            (0..12).map(|number| Segment::new(number, Mode::Mixed, Load::Messages)).collect();
         for shards in [3, 5, 7] {
             assert!(segments.iter().any(|segment| segment.shards == shards && segment.is_up));
             assert!(segments.iter().any(|segment| segment.shards == shards && !segment.is_up));
         }
         assert!(segments.iter().any(|segment| segment.is_up && !segment.has_small_batches));
-        assert!(!Segment::new(1, Mode::Recovery, false).is_up);
-        assert!(Segment::new(0, Mode::Up, false).is_up);
+        assert!(!Segment::new(1, Mode::Recovery, Load::Messages).is_up);
+        assert!(Segment::new(0, Mode::Up, Load::Messages).is_up);
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// The body; empty when its length is not announced.
     pub(crate) body: String,
+    /// The path of the next page, if there is one (RFC 8288).
+    pub(crate) next: Option<String>,
     /// Whether the connection takes another request.
     pub(crate) reusable: bool,
 }
@@ -55,7 +57,7 @@ impl Connection {
     fn read_answer(&mut self) -> io::Result<Answer> {
         let status = parse_status(&self.read_line()?)?;
         let mut length = None;
-        let mut reusable = true;
+        let (mut reusable, mut next) = (true, None);
         loop {
             let line = self.read_line()?;
             if line.is_empty() {
@@ -65,17 +67,21 @@ impl Connection {
             let value = value.trim();
             if name.eq_ignore_ascii_case("content-length") {
                 length = Some(value.parse::<u64>().map_err(|_| broken("length"))?);
+            } else if name.eq_ignore_ascii_case("link") {
+                let path = value.strip_suffix("; rel=\"next\"").unwrap_or_default();
+                let path = path.strip_prefix('<').and_then(|path| path.strip_suffix('>'));
+                next = path.map(str::to_owned);
             } else if name.eq_ignore_ascii_case("connection") {
                 reusable = !value.eq_ignore_ascii_case("close");
             }
         }
         let bodyless = status < 200 || status == 204 || status == 304;
         if bodyless {
-            return Ok(Answer { status, body: String::new(), reusable });
+            return Ok(Answer { status, body: String::new(), next, reusable });
         }
         // A body of unannounced length is given up, and the connection with it: the status counts.
         let Some(length) = length else {
-            return Ok(Answer { status, body: String::new(), reusable: false });
+            return Ok(Answer { status, body: String::new(), next, reusable: false });
         };
         if length > MAX_BODY_BYTES {
             return Err(broken("length"));
@@ -85,7 +91,7 @@ impl Connection {
         if u64::try_from(read).ok() != Some(length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(Answer { status, body, reusable })
+        Ok(Answer { status, body, next, reusable })
     }
 
     fn read_line(&mut self) -> io::Result<String> {
@@ -130,12 +136,13 @@ mod tests {
     #[test]
     fn answers_are_told_apart_on_one_connection() {
         let mut connection = answered(&[
-            "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nlink: </a?b=c>; rel=\"next\"\r\n\r\nok",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nconnection: close\r\n\
              content-length: 0\r\n\r\n",
         ]);
         let first = connection.exchange(b"one.").unwrap();
         assert_eq!((first.status, first.body.as_str(), first.reusable), (201, "ok", true));
+        assert_eq!(first.next.as_deref(), Some("/a?b=c"));
         let second = connection.exchange(b"two.").unwrap();
         assert_eq!((second.status, second.body.as_str(), second.reusable), (503, "", false));
     }

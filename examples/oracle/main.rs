@@ -18,6 +18,10 @@ mod load;
 mod names;
 mod plan;
 mod random;
+mod ship_book;
+mod ship_check;
+mod ship_load;
+mod ship_server;
 mod task_book;
 mod task_check;
 mod task_load;
@@ -56,6 +60,18 @@ oracle task-check --url http://HOST:PORT --ledger FILE [--runs FILE …] [--pati
   begin again, as over a broker, when its worker dies before anybody has heard of it.
   Prints a JSON report; 0: every accepted task has ended once and as it must, 1: one has not.
 
+oracle ship-load --url http://SCHEDULER --ledger FILE [--seed 1] [--connections 4] [--seconds S]
+                 [--stop-file PATH] [--rate-pause-ms M]
+  Schedules captures, once and again and again, cancels and deletes some, half of the requests
+  repeated until their outcome is known. Prints a JSON summary; 0: done, 1: an answer was wrong.
+
+oracle ship-check --url http://SERVER --scheduler http://SCHEDULER --ledger FILE --output DIR
+                  --counts FILE [--allow-again]
+  When everything has ended: compares ledger, schedules, tasks, files, and what `ship-data` has
+  printed into FILE. --allow-again: as for tasks.
+  Prints a JSON report; 0: each schedule has one outcome, none early, none silent, and files are as
+  the accounts say, 1: something is not.
+
 Examples:
   oracle load --url http://127.0.0.1:8080 --ledger /tmp/ledger --seconds 10
   oracle check --ledger /tmp/ledger --output ./data_dump
@@ -65,44 +81,10 @@ Exit code 2: usage, or the check could not be made.
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    let result = match words.next().as_deref() {
-        Some("load") => {
-            let valued = [
-                "--url",
-                "--ledger",
-                "--seed",
-                "--connections",
-                "--requests",
-                "--seconds",
-                "--entries",
-                "--rate-pause-ms",
-                "--stop-file",
-            ];
-            Flags::parse(words, &valued, &["--keys"]).and_then(|flags| load::run(&flags))
-        }
-        Some("check") => {
-            Flags::parse(words, &["--ledger", "--output"], &["--allow-waiting", "--allow-torn"])
-                .and_then(|flags| check::run(&flags))
-        }
-        Some("task-load") => {
-            let valued = [
-                "--url",
-                "--ledger",
-                "--seed",
-                "--connections",
-                "--seconds",
-                "--rate-pause-ms",
-                "--stop-file",
-            ];
-            Flags::parse(words, &valued, &[]).and_then(|flags| task_load::run(&flags))
-        }
-        Some("task-check") => {
-            let valued = ["--url", "--ledger", "--runs", "--patience-seconds"];
-            Flags::parse(words, &valued, &["--allow-again"])
-                .and_then(|flags| task_check::run(&flags))
-        }
-        Some("--help" | "help") => Ok((USAGE.trim_end().to_owned(), true)),
-        _ => Err(USAGE.to_owned()),
+    let word = words.next().unwrap_or_default();
+    let result = match word.as_str() {
+        "--help" | "help" => Ok((USAGE.trim_end().to_owned(), true)),
+        command => judge(command, words),
     };
     match result {
         Ok((report, well)) => match writeln!(std::io::stdout(), "{report}") {
@@ -114,5 +96,39 @@ fn main() -> ExitCode {
             writeln!(std::io::stderr(), "oracle: {error}").ok();
             ExitCode::from(2)
         }
+    }
+}
+
+/// Runs a command; its report, and whether all is well.
+fn judge(command: &str, words: impl Iterator<Item = String>) -> Result<(String, bool), String> {
+    let of_load = [
+        "--url",
+        "--ledger",
+        "--seed",
+        "--connections",
+        "--seconds",
+        "--rate-pause-ms",
+        "--stop-file",
+    ];
+    match command {
+        "load" => {
+            let valued = [of_load.as_slice(), &["--requests", "--entries"]].concat();
+            load::run(&Flags::parse(words, &valued, &["--keys"])?)
+        }
+        "check" => {
+            let bare = ["--allow-waiting", "--allow-torn"];
+            check::run(&Flags::parse(words, &["--ledger", "--output"], &bare)?)
+        }
+        "task-load" => task_load::run(&Flags::parse(words, &of_load, &[])?),
+        "task-check" => {
+            let valued = ["--url", "--ledger", "--runs", "--patience-seconds"];
+            task_check::run(&Flags::parse(words, &valued, &["--allow-again"])?)
+        }
+        "ship-load" => ship_load::run(&Flags::parse(words, &of_load, &[])?),
+        "ship-check" => {
+            let valued = ["--url", "--scheduler", "--ledger", "--output", "--counts"];
+            ship_check::run(&Flags::parse(words, &valued, &["--allow-again"])?)
+        }
+        _ => Err(USAGE.to_owned()),
     }
 }

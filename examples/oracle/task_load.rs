@@ -292,7 +292,7 @@ fn accepted_ids(body: &str) -> Result<Vec<String>, json::Fault> {
 }
 
 /// The text that the object `body` has under `name`.
-fn member(body: &str, name: &str) -> Option<String> {
+pub(crate) fn member(body: &str, name: &str) -> Option<String> {
     let mut found = None;
     json::members(body, &mut |member, value| {
         if member == name {

@@ -4,7 +4,7 @@ mod accounts;
 mod kills;
 mod output;
 mod redis;
-mod redis_server;
+pub(crate) mod redis_server;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::rabbitmq::ports::free_port;
 const PASSWORD: &str = "s3cret";
 
 /// A server, which runs or does not; killed when dropped.
-pub(super) struct PrivateRedis {
+pub(crate) struct PrivateRedis {
     dir: TempDir,
     port: u16,
     persists: bool,
@@ -23,20 +23,20 @@ pub(super) struct PrivateRedis {
 
 impl PrivateRedis {
     /// One that keeps what it has answered.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let redis = Self::stopped(true);
         redis.start_again();
         redis
     }
 
     /// One that is not started yet.
-    pub(super) fn stopped(persists: bool) -> Self {
+    pub(crate) fn stopped(persists: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { dir, port: free_port(), persists, node: Mutex::new(None) }
     }
 
     /// Starts it on its port and what it had stored.
-    pub(super) fn start_again(&self) {
+    pub(crate) fn start_again(&self) {
         let mut node = self.node.lock().unwrap();
         assert!(node.is_none(), "the server runs");
         let data = self.dir.path().join("data");
@@ -55,25 +55,25 @@ impl PrivateRedis {
         *node = Some(started);
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.node.lock().unwrap().take().unwrap().end(Signal::KILL);
     }
 
     /// It stands still, its connections stay open.
-    pub(super) fn pause(&self) {
+    pub(crate) fn pause(&self) {
         kill_process(self.node.lock().unwrap().as_ref().unwrap().pid, Signal::STOP).unwrap();
     }
 
-    pub(super) fn resume(&self) {
+    pub(crate) fn resume(&self) {
         kill_process(self.node.lock().unwrap().as_ref().unwrap().pid, Signal::CONT).unwrap();
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port)
     }
 
     /// What a command answers, as text: a line for each element.
-    pub(super) fn ask(&self, database: u8, command: &[&str]) -> String {
+    pub(crate) fn ask(&self, database: u8, command: &[&str]) -> String {
         let mut cli = Command::new("redis-cli");
         cli.args(["-p", &self.port.to_string(), "-n", &database.to_string(), "--raw"]);
         let output = cli.env("REDISCLI_AUTH", PASSWORD).args(command).output().unwrap();
@@ -81,16 +81,16 @@ impl PrivateRedis {
     }
 
     /// The list of a ship, from its first element on.
-    pub(super) fn list(&self, ship: &str) -> Vec<String> {
+    pub(crate) fn list(&self, ship: &str) -> Vec<String> {
         self.ask(1, &["LRANGE", ship, "0", "-1"]).lines().map(str::to_owned).collect()
     }
 
-    pub(super) fn length(&self, ship: &str) -> u64 {
+    pub(crate) fn length(&self, ship: &str) -> u64 {
         self.ask(1, &["LLEN", ship]).parse().unwrap_or(0)
     }
 
     /// How many datagrams of a ship were pushed, ever.
-    pub(super) fn count(&self, ship: &str) -> u64 {
+    pub(crate) fn count(&self, ship: &str) -> u64 {
         self.ask(0, &["HGET", "async-data-processor:ships", ship]).parse().unwrap_or(0)
     }
 }

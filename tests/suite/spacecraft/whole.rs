@@ -1,62 +1,83 @@
-//! R2's requests against `up`: a schedule's window ends with its outcome, and the ship's data.
+//! R2's requests against all services: a window ends with its outcome, and the ship's data.
 
-use std::net::SocketAddr;
-
-use chrono::{TimeDelta, Utc};
+use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
-use crate::harness::{Rig, request, wait_for};
+use super::harbour::{Harbour, everywhere, soon};
+use crate::harness::{request, wait_for};
 
-/// Schedules a capture that begins in a moment; its id.
-fn schedule(scheduler: SocketAddr, ship: &str, duration_seconds: u64) -> String {
-    let start = Utc::now() + TimeDelta::milliseconds(500);
-    let body =
-        json!({"ship_name": ship, "start_time": start.to_rfc3339(), "duration": duration_seconds});
-    let answer = request(scheduler, "POST", "/scheduler/", &[], body.to_string().as_bytes());
-    assert_eq!(answer.status, 201, "{answer:?}");
-    let created = answer.json();
-    assert_eq!(
-        (&created["ship_name"], &created["duration"]),
-        (&body["ship_name"], &body["duration"])
-    );
-    created["id"].as_str().unwrap().to_owned()
+everywhere! {
+    requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for,
+    each_start_of_what_recurs_has_one_outcome,
 }
 
-/// The schedule, once it has ended.
-fn ended(scheduler: SocketAddr, id: &str) -> Value {
-    wait_for(&format!("the end of schedule {id}"), || {
-        let schedule = request(scheduler, "GET", &format!("/scheduler/{id}"), &[], b"").json();
-        let is_open = ["pending", "running"].map(Value::from).contains(&schedule["state"]);
-        (!is_open).then_some(schedule)
-    })
+const SHIPS: [&str; 3] = ["USS Enterprise", "TARDIS", "Planet Express"];
+
+fn requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for(mut harbour: Harbour) {
+    for service in [harbour.scheduler, harbour.spaceship] {
+        let answer = request(service, "GET", "/healthcheck/", &[], b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let health = harbour.get("/healthcheck/");
+    assert_eq!(health, json!({"message": "Service is up and running."}));
+    assert_eq!(harbour.streams()["number_of_active_streams"], 0);
+    let start_time = soon().to_rfc3339_opts(SecondsFormat::Millis, true);
+    let ids = SHIPS.map(|ship| {
+        let asked = json!({"ship_name": ship, "start_time": start_time, "duration": 3});
+        let created = harbour.schedule(&asked);
+        let members = created.as_object().unwrap();
+        assert!(asked.as_object().unwrap().iter().all(|(name, value)| members[name] == *value));
+        assert_eq!(members.len(), 5, "{created}");
+        assert!(created["task_id"].is_string());
+        created["id"].as_str().unwrap().to_owned()
+    });
+    let all = harbour.get("/scheduler/");
+    let listed = |id: &String| all.as_array().unwrap().iter().any(|one| one["id"] == **id);
+    assert!(ids.iter().all(listed), "{all}");
+    // At once, each on a port of its own.
+    for ship in SHIPS {
+        harbour.wait_stream(ship);
+    }
+    assert!(harbour.capture_ports().len() >= SHIPS.len());
+    let mut counts = Vec::new();
+    for (ship, id) in SHIPS.into_iter().zip(&ids) {
+        let schedule = harbour.ended(id);
+        assert_eq!(schedule["state"], "finished", "{schedule}");
+        counts.push((ship, harbour.check_outcome(ship, &schedule["outcome"])));
+        let started_at = schedule["started_at"].as_str().unwrap();
+        assert!(started_at >= start_time.as_str(), "early: {schedule}");
+    }
+    harbour.wait_quiet();
+    harbour.wait_counts(&counts);
+    harbour.stop();
 }
 
-#[test]
-fn a_window_of_up_ends_with_its_outcome_and_every_datagram_is_accounted_for() {
-    let rig = Rig::new();
-    let up = rig.start(&["up"]);
-    let [scheduler, spaceship] = ["scheduler", "spaceship"].map(|service| up.address_of(service));
-    let id = schedule(scheduler, "TARDIS", 2);
-    // While it runs, the ship says what it has sent.
-    let stream = wait_for("a stream", || {
-        let streams = request(spaceship, "GET", "/stream/", &[], b"").json();
-        (streams["number_of_active_streams"] == 1).then(|| streams["streams"][0].clone())
+fn each_start_of_what_recurs_has_one_outcome(mut harbour: Harbour) {
+    let start = soon();
+    let until = start + TimeDelta::seconds(5);
+    let created = harbour.schedule(&json!({
+        "ship_name": "TARDIS", "start_time": start.to_rfc3339(), "duration": 3,
+        "every_seconds": 2, "until": until.to_rfc3339(), "overlap": "allow",
+    }));
+    let id = created["id"].as_str().unwrap();
+    assert_eq!(harbour.ended(id)["state"], "ended");
+    let path = format!("/scheduler/{id}/occurrences");
+    let times = wait_for("the outcomes of all starts", || {
+        let times = harbour.get(&path);
+        let has_ended = |time: &Value| {
+            !["pending", "queued", "running"].contains(&time["state"].as_str().unwrap())
+        };
+        times.as_array().unwrap().iter().all(has_ended).then_some(times)
     });
-    let schedule = ended(scheduler, &id);
-    let outcome = &schedule["outcome"];
-    assert_eq!(schedule["state"], "finished", "{schedule}");
-    let key = stream["event_key"].as_str().unwrap();
-    let stream = request(spaceship, "GET", &format!("/stream/{key}"), &[], b"").json();
-    assert_eq!((&stream["state"], &stream["reason"]), (&json!("ended"), &json!("stopped")));
-    assert_eq!((&outcome["sent"], &outcome["event_key"]), (&stream["sent"], &stream["event_key"]));
-    let count = |member: &str| outcome[member].as_u64().unwrap();
-    let told = ["stored", "malformed", "truncated", "lost"].map(count);
-    assert_eq!(count("sent"), told.iter().sum::<u64>(), "{outcome}");
-    assert!(count("stored") > 0, "{outcome}");
-    let shown = wait_for("the ship's data", || {
-        let shown = String::from_utf8(rig.run(&["ship-data"]).stdout).unwrap();
-        (shown == format!("TARDIS: {}\n", count("stored"))).then_some(shown)
-    });
-    assert!(!shown.is_empty());
-    up.stop();
+    let times = times.as_array().unwrap();
+    assert_eq!(times.len(), 3, "{times:?}");
+    let mut stored = 0;
+    for time in times {
+        assert_eq!((&time["decision"], &time["state"]), (&json!("started"), &json!("finished")));
+        assert!(time["started_at"].as_str() >= time["due_at"].as_str(), "early: {time}");
+        stored += harbour.check_outcome("TARDIS", &time["outcome"]);
+    }
+    harbour.wait_quiet();
+    harbour.wait_counts(&[("TARDIS", stored)]);
+    harbour.stop();
 }
