@@ -106,6 +106,9 @@ macro_rules! conformance {
                 old_tasks_are_pruned_and_what_is_followed_stays,
                 pruning_goes_in_bounded_pieces,
                 a_clock_that_went_back_delays_nothing,
+                what_a_wrong_clock_has_missed_waits_again,
+                what_has_begun_in_time_is_tried_again_however_late,
+                what_nobody_takes_from_the_queue_in_time_is_missed,
                 a_retry_makes_an_unlucky_task_due_and_no_other,
                 a_retry_of_a_missed_task_can_begin,
             ]

@@ -110,9 +110,7 @@ pub(crate) async fn a_schedule_stands_as_its_task_stands(Stores { one, two, keep
     assert_eq!(show(&two, good).await.state, ScheduleState::Running);
     end(&one, &claimed[0], Outcome::Finished(result(b"{}"))).await;
     end(&one, &claimed[1], failed("no", true)).await;
-    one.sweep(Sweep { now_ms: T0 + 6, ended_before_ms: None, clock_went_back: false })
-        .await
-        .unwrap();
+    one.sweep(Sweep { now_ms: T0 + 6, ..Sweep::default() }).await.unwrap();
     let shown = show(&two, good).await;
     let run = shown.run.unwrap();
     assert_eq!((shown.state, run.state), (ScheduleState::Finished, TaskState::Finished));
@@ -322,7 +320,7 @@ pub(crate) async fn a_deleted_schedule_is_gone_and_its_tasks_are_cancelled(
 async fn prune(store: &Arc<dyn Store>, before_ms: Millis) -> u64 {
     let now_ms = T0 + 100 * DAY_MS;
     let ended_before_ms = Some(before_ms);
-    let sweep = Sweep { now_ms, ended_before_ms, clock_went_back: false };
+    let sweep = Sweep { now_ms, ended_before_ms, ..Sweep::default() };
     store.sweep(sweep).await.unwrap().pruned
 }
 

@@ -150,7 +150,7 @@ impl World {
                 self.model.begin_outside(at, now_ms + 100);
             }
             Operation::Sweep => {
-                let sweep = Sweep { now_ms, ended_before_ms: None, clock_went_back: false };
+                let sweep = Sweep { now_ms, ..Sweep::default() };
                 self.store.sweep(sweep).await.unwrap();
                 self.model.sweep(now_ms);
             }
