@@ -61,13 +61,13 @@ impl Town {
     }
 
     /// Adds a schedule that is due each minute from [`T0`] on.
-    async fn minutely(&self, catch_up: &str) -> ScheduleId {
+    async fn minutely(&self, catch_up: &str, overlap: &str) -> ScheduleId {
         let start_time = DateTime::from_timestamp_millis(T0).unwrap().to_rfc3339();
         let plan = json!({
             "work": {"task": {"kind": "echo", "payload": ""}}, "start_time": start_time,
             "lateness_seconds": 5, "recurrence": {
                 "steps": {"every": {"seconds": 60}}, "until": null, "catch_up": catch_up,
-                "overlap": "allow",
+                "overlap": overlap,
             },
         });
         let id = ScheduleId::new();
@@ -141,11 +141,14 @@ macro_rules! in_each_store {
 in_each_store!(
     a_clock_put_forward_by_a_day_is_an_absence,
     a_clock_put_back_starts_nothing_twice_and_delays_nothing,
+    an_absence_after_a_clock_put_back_is_told_whole,
+    a_start_is_not_replaced_by_its_own_time,
     a_plan_that_cannot_be_read_is_told,
 );
 
 async fn a_clock_put_forward_by_a_day_is_an_absence(town: Town) {
-    let (skips, latest) = (town.minutely("skip").await, town.minutely("latest").await);
+    let (skips, latest) =
+        (town.minutely("skip", "allow").await, town.minutely("latest", "allow").await);
     town.set(T0 + 7);
     for id in [skips, latest] {
         assert_eq!(shown(&town.wait_next(id, T0 + MINUTE_MS).await), [("started", 1)]);
@@ -165,7 +168,7 @@ async fn a_clock_put_forward_by_a_day_is_an_absence(town: Town) {
 }
 
 async fn a_clock_put_back_starts_nothing_twice_and_delays_nothing(town: Town) {
-    let id = town.minutely("skip").await;
+    let id = town.minutely("skip", "allow").await;
     town.set(T0 + 7);
     town.wait_next(id, T0 + MINUTE_MS).await;
     // An hour ahead by mistake, for two minutes.
@@ -191,8 +194,40 @@ async fn a_clock_put_back_starts_nothing_twice_and_delays_nothing(town: Town) {
     let expected: Vec<Millis> = [0].into_iter().chain(3..=62).collect();
     assert_eq!(starts, expected);
     assert_eq!(town.tasks().await, expected.len());
-    // Those that had begun to be missed before stay so.
+    // The two that had been missed before stay so.
     assert_eq!(decided.len(), expected.len() + 1);
+    assert_eq!((decided[1].decision.word(), decided[1].times.count), ("missed", 2));
+    assert_eq!(decided[1].times.last_due_at_ms, T0 + 2 * MINUTE_MS);
+}
+
+async fn an_absence_after_a_clock_put_back_is_told_whole(town: Town) {
+    let id = town.minutely("skip", "allow").await;
+    town.set(T0 + 7);
+    town.wait_next(id, T0 + MINUTE_MS).await;
+    // An hour ahead by mistake, when one is started.
+    town.set(T0 + 60 * MINUTE_MS + 7);
+    town.wait_next(id, T0 + 61 * MINUTE_MS).await;
+    town.set(T0 + 30_000);
+    town.wait_next(id, T0 + MINUTE_MS).await;
+    town.set(T0 + 90 * MINUTE_MS + 30_000);
+    let decided = town.wait_next(id, T0 + 91 * MINUTE_MS).await;
+    let expected = [("started", 1), ("missed", 59), ("started", 1), ("missed", 30)];
+    assert_eq!(shown(&decided), expected);
+    assert_eq!(town.tasks().await, 2);
+}
+
+async fn a_start_is_not_replaced_by_its_own_time(town: Town) {
+    let id = town.minutely("skip", "replace").await;
+    town.set(T0 + 7);
+    town.wait_next(id, T0 + MINUTE_MS).await;
+    town.set(T0 + MINUTE_MS + 7);
+    town.wait_next(id, T0 + 2 * MINUTE_MS).await;
+    town.set(T0 + 30_000);
+    town.wait_next(id, T0 + MINUTE_MS).await;
+    town.set(T0 + MINUTE_MS + 7);
+    let decided = town.wait_next(id, T0 + 2 * MINUTE_MS).await;
+    let states = decided.iter().map(|one| one.run.as_ref().unwrap().state.word());
+    assert_eq!(states.collect::<Vec<_>>(), ["cancelled", "pending"]);
 }
 
 async fn a_plan_that_cannot_be_read_is_told(town: Town) {

@@ -120,6 +120,7 @@ macro_rules! conformance {
                 what_was_decided_of_a_time_stands,
                 a_clock_that_went_back_takes_back_what_has_not_come,
                 a_replaced_start_is_cancelled_and_the_last_step_ends_a_schedule,
+                nothing_is_replaced_by_what_is_not_started,
                 a_cancelled_schedule_starts_nothing_any_more,
                 a_deleted_schedule_is_gone_and_its_tasks_are_cancelled,
                 pruning_leaves_what_is_still_active,

@@ -61,7 +61,7 @@ fn missed(times: Times) -> NewOccurrence {
 
 fn step(id: ScheduleId, from_ms: Millis, occurrences: Vec<NewOccurrence>) -> Advance {
     let next_at_ms = Some(from_ms + MINUTE_MS);
-    Advance { id, from_ms, next_at_ms, occurrences, replaced: None }
+    Advance { id, from_ms, next_at_ms, cut: None, occurrences, replaced: None }
 }
 
 async fn advance(store: &Arc<dyn Store>, step: Advance, now_ms: Millis) -> bool {
@@ -214,8 +214,17 @@ pub(crate) async fn what_was_decided_of_a_time_stands(Stores { one, two, keep: _
     // The clock went back to the sixth minute, and the times come again.
     let now_ms = T0 + 5 * MINUTE_MS + 1;
     let again = T0 + 6 * MINUTE_MS;
-    let rewound = Advance { next_at_ms: Some(again), ..step(id, last + MINUTE_MS, vec![]) };
+    let left = times(T0, T0 + 5 * MINUTE_MS, 6);
+    let rewound = Advance {
+        next_at_ms: Some(again),
+        cut: Some(left.clone()),
+        ..step(id, last + MINUTE_MS, vec![])
+    };
     assert!(advance(&two, rewound, now_ms).await);
+    let due = one.due_schedules(9, last - 1).await.unwrap();
+    assert_eq!((due.schedules.len(), due.decided.len()), (1, 0));
+    let due = one.due_schedules(9, last).await.unwrap();
+    assert_eq!(due.decided.into_iter().collect::<Vec<_>>(), [(id, vec![last])]);
     assert!(advance(&one, step(id, again, vec![start(id, again)]), again).await);
     let next_at_ms = Some(last + MINUTE_MS);
     let skip = NewOccurrence { decision: Decision::Skipped, task: None, ..start(id, last) };
@@ -224,7 +233,8 @@ pub(crate) async fn what_was_decided_of_a_time_stands(Stores { one, two, keep: _
     let decided = decided(&two, id).await;
     let shown: Vec<_> =
         decided.iter().map(|one| (one.times.due_at_ms, one.decision.word())).collect();
-    // The long absence began before now, and so it stays.
+    // Of the long absence, which began before now, that stays which had come.
+    assert_eq!(decided[2].times, left);
     assert_eq!(shown, [(last, "started"), (again, "started"), (T0, "missed")]);
     assert_eq!(claim_at(&one, WorkerId::new(), 9, last).await.len(), 2);
 }
@@ -266,6 +276,21 @@ pub(crate) async fn a_replaced_start_is_cancelled_and_the_last_step_ends_a_sched
     assert!(one.cancel_schedule(id, next + 1).await.unwrap());
     assert_eq!(state(&one, id.task_due_at(next)).await, TaskState::Cancelled);
     assert_eq!(show(&one, id).await.state, ScheduleState::Cancelled);
+}
+
+pub(crate) async fn nothing_is_replaced_by_what_is_not_started(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    let id = add(&one, recurring(T0)).await;
+    assert!(advance(&one, step(id, T0, vec![start(id, T0)]), T0).await);
+    // The clock went back, and the time comes again.
+    let rewound = Advance { next_at_ms: Some(T0), ..step(id, T0 + MINUTE_MS, vec![]) };
+    assert!(advance(&two, rewound, T0 - 1).await);
+    let replaced = Some(id.task_due_at(T0));
+    let again = Advance { replaced, ..step(id, T0, vec![start(id, T0)]) };
+    assert!(advance(&two, again, T0).await);
+    assert_eq!(state(&one, id.task_due_at(T0)).await, TaskState::Pending);
+    assert_eq!(decided(&one, id).await.len(), 1);
 }
 
 pub(crate) async fn a_cancelled_schedule_starts_nothing_any_more(
