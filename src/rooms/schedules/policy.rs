@@ -19,6 +19,7 @@ pub(super) const DUE_MAX: u64 = 1_000_000;
 const AWAY: &str = "no scheduler was there at its time, or in time after it";
 const TOO_MANY: &str = "too many were due at once";
 const STILL_RUNS: &str = "what was started before had not ended";
+const EARLIER: &str = "an earlier one was due at once, and was started";
 const REPLACED: &str = "a later one was due at once, and is started in its place";
 
 /// What becomes of times that are late.
@@ -30,7 +31,7 @@ pub(super) enum CatchUp {
     Skip,
     /// If no other is started, the last one is started late.
     Latest,
-    /// They are started late, so many at once as may be.
+    /// They are started late, so many at once as may be and the overlap allows.
     All,
 }
 
@@ -127,7 +128,7 @@ pub(super) fn decide(moment: &Moment<'_>, after: impl Fn(Millis) -> Option<Milli
         (Overlap::Skip, all) if moment.previous_runs => entries.extend(skip(all, STILL_RUNS)),
         (Overlap::Skip, [first, rest @ ..]) => {
             entries.push(start(*first));
-            entries.extend(skip(rest, STILL_RUNS));
+            entries.extend(skip(rest, EARLIER));
         }
         (Overlap::Replace, [earlier @ .., last]) => {
             entries.extend(skip(earlier, REPLACED));
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(decided.entries[1], (times(50, 50), What::Start(all.now_ms)));
         // Where only one may run, only one starts.
         let one = minutely(&Moment { overlap: Overlap::Skip, ..all });
-        assert_eq!(one.entries[2], (times(51, 149), What::Skip(STILL_RUNS)));
+        assert_eq!(one.entries[2], (times(51, 149), What::Skip(EARLIER)));
         let last = minutely(&Moment { overlap: Overlap::Replace, ..all });
         assert_eq!(last.entries[1], (times(50, 148), What::Skip(REPLACED)));
         assert_eq!(last.entries[2], (times(149, 149), What::Start(all.now_ms)));

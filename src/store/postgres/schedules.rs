@@ -106,21 +106,19 @@ async fn add(
         Start::Once(task) => (None, None, Some(task)),
         Start::Recurring(next_at_ms) => (small(ScheduleState::Active), Some(*next_at_ms), None),
     };
+    let (id, task_id) = (schedule_uuid(*id), task.map(|task| uuid(task.id)));
+    let values: &super::link::Values<'_> =
+        &[&id, label, plan, &now_ms, &state, &next_at_ms, &task_id];
     // Who comes second with the same id waits here until the first has committed.
-    let is_new = match task {
-        Some(task) => {
-            let submitted = submit::submit(txn, &[(task.clone(), now_ms)]).await?;
-            submitted.first() == Some(&Submitted::New)
-        }
-        None => true,
-    };
-    let (id, task) = (schedule_uuid(*id), task.map(|task| uuid(task.id)));
-    if is_new {
-        let values: &super::link::Values<'_> =
-            &[&id, label, plan, &now_ms, &state, &next_at_ms, &task];
-        if txn.execute(INSERT, values).await? > 0 {
+    if txn.execute(INSERT, values).await? > 0 {
+        let Some(task) = task else { return Ok(Submitted::New) };
+        let submitted = submit::submit(txn, &[(task.clone(), now_ms)]).await?;
+        if submitted.first() == Some(&Submitted::New) {
             return Ok(Submitted::New);
         }
+        // The task is another's.
+        txn.execute(REMOVE, &[&id]).await?;
+        return Ok(Submitted::Conflict);
     }
     let known = txn.rows(KNOWN, &[&id]).await?;
     let Some(known) = known.first() else { return Ok(Submitted::Conflict) };

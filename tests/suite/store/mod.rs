@@ -114,6 +114,7 @@ macro_rules! conformance {
             ]
             schedules: [
                 a_schedule_and_its_task_are_there_together,
+                of_two_schedules_of_one_id_nothing_is_left_of_the_second,
                 a_schedule_stands_as_its_task_stands,
                 schedules_are_listed_newest_first_in_pages,
                 of_those_who_advance_a_schedule_one_does,

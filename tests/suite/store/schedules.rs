@@ -11,11 +11,11 @@ use async_data_processor::task::{Beat, Outcome, WorkerId};
 
 use super::{Stores, T0, claim_at, claim_of, end, failed, get, ids, result, state, submit, task};
 
-const MINUTE_MS: Millis = 60_000;
+pub(super) const MINUTE_MS: Millis = 60_000;
 const DAY_MS: Millis = 24 * 60 * MINUTE_MS;
 
 /// A schedule that starts a task of kind `a` at this time.
-fn once(label: &str, at_ms: Millis) -> NewSchedule {
+pub(super) fn once(label: &str, at_ms: Millis) -> NewSchedule {
     let id = ScheduleId::new();
     let task = NewTask { id: id.task(), run_at_ms: at_ms, ..task("a") };
     let plan = format!("{label} at {at_ms}").into_bytes();
@@ -23,7 +23,7 @@ fn once(label: &str, at_ms: Millis) -> NewSchedule {
 }
 
 /// A schedule that is due at this time, and again.
-fn recurring(next_at_ms: Millis) -> NewSchedule {
+pub(super) fn recurring(next_at_ms: Millis) -> NewSchedule {
     NewSchedule {
         id: ScheduleId::new(),
         label: None,
@@ -32,7 +32,7 @@ fn recurring(next_at_ms: Millis) -> NewSchedule {
     }
 }
 
-async fn add(store: &Arc<dyn Store>, schedule: NewSchedule) -> ScheduleId {
+pub(super) async fn add(store: &Arc<dyn Store>, schedule: NewSchedule) -> ScheduleId {
     let id = schedule.id;
     assert_eq!(store.add_schedule(schedule, T0).await.unwrap(), Submitted::New);
     id
@@ -46,7 +46,7 @@ fn times(due_at_ms: Millis, last_due_at_ms: Millis, count: u64) -> Times {
     Times { due_at_ms, last_due_at_ms, count }
 }
 
-fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
+pub(super) fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
     NewOccurrence {
         times: times(due_at_ms, due_at_ms, 1),
         decision: Decision::Started,
@@ -59,7 +59,7 @@ fn missed(times: Times) -> NewOccurrence {
     NewOccurrence { times, decision: Decision::Missed, reason: Some("away"), task: None }
 }
 
-fn step(id: ScheduleId, from_ms: Millis, occurrences: Vec<NewOccurrence>) -> Advance {
+pub(super) fn step(id: ScheduleId, from_ms: Millis, occurrences: Vec<NewOccurrence>) -> Advance {
     let next_at_ms = Some(from_ms + MINUTE_MS);
     Advance { id, from_ms, next_at_ms, cut: None, occurrences, replaced: None }
 }
@@ -121,6 +121,23 @@ pub(crate) async fn a_schedule_stands_as_its_task_stands(Stores { one, two, keep
     let shown = show(&two, late).await;
     assert_eq!(shown.state, ScheduleState::Missed);
     assert!(shown.run.unwrap().error.unwrap().contains("its time was over"));
+}
+
+pub(crate) async fn of_two_schedules_of_one_id_nothing_is_left_of_the_second(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    for _ in 0..20 {
+        let single = once("a", T0 + DAY_MS);
+        let again = NewSchedule { id: single.id, ..recurring(T0 + DAY_MS) };
+        let id = single.id;
+        let (first, second) =
+            tokio::join!(one.add_schedule(single, T0), two.add_schedule(again, T0));
+        let both = (first.unwrap(), second.unwrap());
+        let is_first = both == (Submitted::New, Submitted::Conflict);
+        assert!(is_first || both == (Submitted::Conflict, Submitted::New), "{both:?}");
+        assert_eq!(one.task(id.task()).await.unwrap().is_some(), is_first);
+        assert_eq!(show(&one, id).await.next_at_ms.is_none(), is_first);
+    }
 }
 
 async fn page(store: &Arc<dyn Store>, filter: ScheduleFilter) -> Vec<ScheduleId> {
