@@ -19,6 +19,7 @@ in_each_store!(
     what_is_overdue_after_a_restart_runs_or_is_missed_with_its_reason,
     two_schedulers_start_each_time_once_and_one_goes_on_alone,
     a_running_start_is_cancelled_with_its_schedule,
+    what_has_begun_in_time_outlives_its_worker_and_its_lateness,
 );
 
 fn ms(value: &Value) -> i64 {
@@ -157,6 +158,23 @@ fn a_database_that_is_away_when_schedules_are_due_loses_none() {
     let due: Vec<i64> = all.iter().map(|one| ms(&one["due_at"])).collect();
     assert!(due.windows(2).all(|pair| pair[1] - pair[0] == 1000), "{due:?}");
     assert!(all.iter().all(|one| one["decision"] == "started"), "{all:?}");
+    worker.stop();
+    process.stop();
+}
+
+fn what_has_begun_in_time_outlives_its_worker_and_its_lateness(mut rig: Rig) {
+    let program = "patient=test -e begun && echo done || { touch begun; exec sleep 9; }";
+    rig.set("TASK_EXEC", program).set("TASK_WORKERS", 1);
+    let (process, worker) = (schedule(&rig), work(&rig));
+    let body = json!({"kind": "patient", "lateness_seconds": 2});
+    let (id, start) = post_soon(process.address(), &body, 300);
+    wait_for("a program to begin", || rig.dir.path().join("begun").exists().then_some(()));
+    worker.kill();
+    let is_late = || Utc::now().timestamp_millis() > ms(&json!(start)) + 2000;
+    wait_for("its lateness to pass", || is_late().then_some(()));
+    let worker = work(&rig);
+    let shown = wait_state(process.address(), &id, "finished");
+    assert!(shown["outcome"].as_str().unwrap().contains("done"), "{shown}");
     worker.stop();
     process.stop();
 }
