@@ -42,7 +42,7 @@ async fn show(store: &Arc<dyn Store>, id: ScheduleId) -> Schedule {
     store.schedule(id).await.unwrap().unwrap()
 }
 
-fn times(due_at_ms: Millis, last_due_at_ms: Millis, count: u64) -> Times {
+pub(super) fn times(due_at_ms: Millis, last_due_at_ms: Millis, count: u64) -> Times {
     Times { due_at_ms, last_due_at_ms, count }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
     }
 }
 
-fn missed(times: Times) -> NewOccurrence {
+pub(super) fn missed(times: Times) -> NewOccurrence {
     NewOccurrence { times, decision: Decision::Missed, reason: Some("away"), task: None }
 }
 
