@@ -88,6 +88,12 @@ pub const ATTEMPTS_PER_FAILURE: u32 = 20;
 /// however much of it comes in.
 const LOOKED_EVERY_MS: Millis = 2000;
 
+/// Why a task was missed that nobody has begun.
+pub(crate) const TOO_LATE: &str = "its time was over before a worker was free to begin it";
+
+/// A worker that has begun a task which came by way of a broker has said so by then.
+const BEGUN_IS_HEARD_MS: Millis = 5000;
+
 /// By how much the clocks of two machines may differ.
 pub(crate) const CLOCKS_APART_MS: Millis = 60_000;
 
@@ -181,14 +187,19 @@ pub struct Swept {
 }
 
 /// What sweeping needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Sweep {
     /// The wall time now.
     pub now_ms: Millis,
     /// Tasks that ended before this are removed, with their results, and so are schedules, and what
     /// was decided of the times of those that go on; `None`: none are.
     pub ended_before_ms: Option<Millis>,
-    /// The wall clock has gone back: what was due before that is due now.
+    /// What workers have begun was heard: so nobody has begun what is still queued, and it can be
+    /// missed as what is pending can.
+    pub is_all_heard: bool,
+    /// The wall clock may have gone back: what was to run at once, what had been given out, and
+    /// what pauses after a failure, does not wait until the clock is there again; and what nobody
+    /// has begun and was missed, and is not too late now, waits again.
     pub clock_went_back: bool,
 }
 
@@ -224,8 +235,8 @@ pub trait Store: Schedules + Send + Sync + fmt::Debug {
     /// is another task's is left out.
     fn submit(&self, tasks: Vec<NewTask>, now_ms: Millis) -> Answer<'_, Vec<Submitted>>;
 
-    /// Gives due tasks to a worker: pending to running. Those too late are missed instead. A worker
-    /// that gets some has signed; one that was buried gets none.
+    /// Gives due tasks to a worker: pending to running. Those too late that nobody has begun are
+    /// missed instead. A worker that gets some has signed; one that was buried gets none.
     fn claim(&self, claim: Claim) -> Answer<'_, Claimed>;
 
     /// Takes due tasks of every kind and endpoint for the broker: pending to queued, with the next

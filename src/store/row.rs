@@ -95,7 +95,8 @@ pub struct NewTask {
     pub payload: Vec<u8>,
     /// Not before.
     pub run_at_ms: Millis,
-    /// Not after: unless it has begun by then, it is missed.
+    /// Not after: unless it was given to a worker by then, be it for an attempt that failed or was
+    /// given back, it is missed.
     pub expires_at_ms: Option<Millis>,
     /// After how many failures it is given up; at least 1.
     pub failures_max: u32,

@@ -155,6 +155,8 @@ impl DirectSupply {
 
 fn job(task: Task) -> Job {
     let Task { id, attempt, kind, expires_at_ms, payload, .. } = task;
+    // What was given out before may have begun then.
+    let expires_at_ms = expires_at_ms.filter(|_| attempt == 1);
     Job { id, attempt, kind, expires_at_ms, payload }
 }
 

@@ -298,6 +298,7 @@ impl Dispatcher {
 }
 
 fn message(task: Task) -> TaskMessage {
-    let Task { id, attempt, kind, endpoint, expires_at_ms, payload, .. } = task;
+    let Task { id, attempt, kind, endpoint, payload, .. } = task;
+    let expires_at_ms = task.expires_at_ms.filter(|_| task.started_at_ms.is_none());
     TaskMessage { id, attempt, kind, endpoint, expires_at_ms, payload }
 }

@@ -28,7 +28,7 @@ use super::supply::{Done, Supply};
 use super::window::JOBS_MAX;
 use crate::clock::Clock;
 use crate::service::{Lifecycle, jittered, printable};
-use crate::store::Millis;
+use crate::store::{Millis, TOO_LATE};
 use crate::task::{Name, Outcome};
 
 /// How often a worker signs while it has jobs in hand.
@@ -226,8 +226,7 @@ impl Shared {
             return Some(Outcome::Released);
         }
         let is_late = job.expires_at_ms.is_some_and(|at| at < self.now_ms());
-        let reason = || "its time was over before a worker was free to begin it".to_owned();
-        is_late.then(|| Outcome::Missed { reason: reason() })
+        is_late.then(|| Outcome::Missed { reason: TOO_LATE.to_owned() })
     }
 
     fn now_ms(&self) -> Millis {

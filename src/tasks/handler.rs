@@ -20,7 +20,8 @@ pub struct Job {
     pub attempt: Attempt,
     /// Who knows how to run it.
     pub kind: Name,
-    /// Not after, in milliseconds since 1970: unless it has begun by then, it is missed.
+    /// Not after, in milliseconds since 1970: unless it has begun by then, it is missed. `None` as
+    /// well if it may have begun before.
     pub expires_at_ms: Option<Millis>,
     /// What to do.
     pub payload: Vec<u8>,

@@ -101,7 +101,9 @@ impl Keeper {
             let mut kept = self.bury(&mut watch, hearing, now).await;
             if kept.is_ok() && (is_due || went_back) {
                 swept_at = Some(now);
-                kept = self.sweep(went_back).await;
+                let is_heard = |since| now.saturating_duration_since(since) >= SILENCE;
+                let is_all_heard = self.hearing.is_some() && hearing.is_some_and(is_heard);
+                kept = self.sweep(is_all_heard, went_back).await;
             }
             match kept {
                 Ok(()) => is_away = false,
@@ -135,11 +137,11 @@ impl Keeper {
         Ok(())
     }
 
-    async fn sweep(&self, clock_went_back: bool) -> Result<(), StoreError> {
+    async fn sweep(&self, is_all_heard: bool, clock_went_back: bool) -> Result<(), StoreError> {
         let now_ms = self.now_ms();
         let keep_ms = self.keep_for.map(|keep| Millis::try_from(keep.as_millis()));
         let ended_before_ms = keep_ms.and_then(Result::ok).map(|keep| now_ms.saturating_sub(keep));
-        let mut sweep = Sweep { now_ms, ended_before_ms, clock_went_back };
+        let mut sweep = Sweep { now_ms, ended_before_ms, is_all_heard, clock_went_back };
         loop {
             let swept = self.store.sweep(sweep).await?;
             if swept.missed > 0 {
@@ -185,7 +187,7 @@ impl WallWatch {
         (self.wall_ms, self.at) = (wall_ms, now);
         let jumped = wall_ms < expected - JUMP_MS;
         if jumped {
-            tracing::warn!("the clock went back: what was due before that is due now");
+            tracing::warn!("the clock went back");
         }
         std::mem::take(&mut self.went_back) || jumped
     }

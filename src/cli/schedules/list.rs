@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use super::row;
 use crate::cli::answer::{Output, print_json};
 use crate::cli::exit::{Exit, Failure, OrExit};
+use crate::cli::pipe::say;
 use crate::cli::tasks::session::{StoreSettings, failure, on_existing};
 use crate::rooms::schedules::view::View;
 use crate::store::Store;
@@ -20,7 +21,7 @@ The JSON has a line for each schedule, as GET /scheduler/ shows it.
 Examples:
   async-data-processor schedules list
   async-data-processor schedules list --ship-name 'USS Enterprise' --state pending,running
-  async-data-processor schedules list --state missed --output json | jq -r .error";
+  async-data-processor schedules list --state missed --limit 100000 --output json | jq -r .error";
 
 /// Schedules that are held at once.
 const AT_ONCE: usize = 100;
@@ -84,6 +85,9 @@ async fn list(
             printed.context("writing to stdout").or_exit(Exit::Io)?;
         }
         before = page.next;
+        if before.is_some() && left == 0 {
+            say("there are more: --limit is how many are listed");
+        }
         if before.is_none() || left == 0 {
             return Ok(Exit::Done);
         }

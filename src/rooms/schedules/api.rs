@@ -4,6 +4,7 @@
 //! pages, schedules that recur, tasks of any kind, `Idempotency-Key`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -19,7 +20,9 @@ use tokio::sync::Notify;
 use super::plan::Plan;
 use super::view::{Asked, Time, View, Whole};
 use crate::clock::Clock;
-use crate::store::schedules::{Schedule, ScheduleFilter, ScheduleId, ScheduleState, Start};
+use crate::store::schedules::{
+    Schedule, ScheduleFilter, ScheduleId, SchedulePage, ScheduleState, Start,
+};
 use crate::store::{Millis, Store, Submitted};
 use crate::task::Name;
 use crate::web::{
@@ -29,6 +32,8 @@ use crate::web::{
 
 /// Schedules, or occurrences, of a page at most, and if nothing is said.
 const PAGE_MAX: usize = 1000;
+/// How long a page is looked for.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -78,6 +83,23 @@ impl Scheduler {
 
     async fn schedule(&self, id: ScheduleId) -> Result<Schedule, HttpError> {
         self.store.schedule(id).await?.ok_or_else(unknown)
+    }
+
+    /// A page that is full, or the last; where few of many pass, what was found until it took long.
+    async fn page(&self, filter: ScheduleFilter) -> Result<SchedulePage, HttpError> {
+        let (began, wanted) = (self.clock.monotonic(), filter.schedules_max);
+        let mut page = self.store.schedules(filter.clone()).await?;
+        while page.next.is_some() && page.schedules.len() < wanted {
+            if self.clock.monotonic().saturating_duration_since(began) > LOOK_MAX {
+                break;
+            }
+            let schedules_max = wanted - page.schedules.len();
+            let rest = ScheduleFilter { before: page.next, schedules_max, ..filter.clone() };
+            let rest = self.store.schedules(rest).await?;
+            page.schedules.extend(rest.schedules);
+            page.next = rest.next;
+        }
+        Ok(page)
     }
 }
 
@@ -140,7 +162,8 @@ fn replayed(known: Schedule, plan: Plan) -> Result<Response, HttpError> {
 }
 
 fn another() -> HttpError {
-    let text = "this Idempotency-Key was used with another schedule";
+    let text = "this Idempotency-Key was used with another schedule, or with one that was deleted: \
+                use a new one";
     HttpError::new(StatusCode::UNPROCESSABLE_ENTITY, text)
 }
 
@@ -161,7 +184,7 @@ async fn list(
         before: query.parsed("before")?,
         schedules_max: query.limit("limit", PAGE_MAX, PAGE_MAX)?,
     };
-    let page = room.store.schedules(filter).await?;
+    let page = room.page(filter).await?;
     let views: Vec<View> = page.schedules.into_iter().map(View::new).collect();
     let mut response = json(StatusCode::OK, &views)?;
     if let Some(link) = page.next.and_then(|next| query.next("/scheduler/", &next)) {

@@ -19,6 +19,7 @@ pub(super) const DUE_MAX: u64 = 1_000_000;
 const AWAY: &str = "no scheduler was there at its time, or in time after it";
 const TOO_MANY: &str = "too many were due at once";
 const STILL_RUNS: &str = "what was started before had not ended";
+const EARLIER: &str = "an earlier one was due at once, and was started";
 const REPLACED: &str = "a later one was due at once, and is started in its place";
 
 /// What becomes of times that are late.
@@ -30,7 +31,7 @@ pub(super) enum CatchUp {
     Skip,
     /// If no other is started, the last one is started late.
     Latest,
-    /// They are started late, so many at once as may be.
+    /// They are started late, so many at once as may be and the overlap allows.
     All,
 }
 
@@ -49,9 +50,11 @@ pub(super) enum Overlap {
 
 /// A schedule that is looked at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    /// Its first time of which nothing is decided.
+pub(super) struct Moment<'a> {
+    /// Its first time of which is to be decided.
     pub(super) next_at_ms: Millis,
+    /// Times from then on of which something was decided before, in their order.
+    pub(super) decided: &'a [Millis],
     /// The wall time.
     pub(super) now_ms: Millis,
     /// By how much a time may be late, and is started all the same.
@@ -83,43 +86,49 @@ pub(super) struct Decided {
 }
 
 /// Times that are due.
-struct Due {
+struct Due<'a> {
     /// Those that are too many, and come first.
-    passed: Option<Times>,
+    passed: Row<'a>,
     /// The last ones.
     last: VecDeque<Millis>,
     next_at_ms: Option<Millis>,
 }
 
 /// Decides about every time that is due; `after` tells the time that follows one.
-pub(super) fn decide(moment: &Moment, after: impl Fn(Millis) -> Option<Millis>) -> Decided {
+pub(super) fn decide(moment: &Moment<'_>, after: impl Fn(Millis) -> Option<Millis>) -> Decided {
     let Due { passed: mut missed, last, next_at_ms } = gather(moment, after);
     let is_late = |due_ms: Millis| moment.now_ms.saturating_sub(due_ms) > moment.lateness_ms;
     let in_time = last.iter().position(|due_ms| !is_late(*due_ms)).unwrap_or(last.len());
     let first = match moment.catch_up {
         CatchUp::All => 0,
-        CatchUp::Latest if in_time == last.len() => last.len().saturating_sub(1),
+        CatchUp::Latest if in_time == last.len() && moment.decided.is_empty() => {
+            last.len().saturating_sub(1)
+        }
         CatchUp::Skip | CatchUp::Latest => in_time,
     };
-    last.iter().take(first).for_each(|due_ms| add(&mut missed, *due_ms));
+    last.iter().take(first).for_each(|due_ms| missed.add(*due_ms));
     let why = |times: &Times| match moment.catch_up {
         CatchUp::Skip | CatchUp::Latest if is_late(times.last_due_at_ms) => AWAY,
         _ => TOO_MANY,
     };
-    let mut entries: Vec<(Times, What)> = Vec::new();
-    entries.extend(missed.map(|times| (times.clone(), What::Miss(why(&times)))));
+    let miss = |times: Times| (times.clone(), What::Miss(why(&times)));
+    let mut entries: Vec<(Times, What)> = missed.entries.into_iter().map(miss).collect();
     let wanted: Vec<Millis> = last.into_iter().skip(first).collect();
     let start = |due_ms: Millis| {
         let at_ms = if is_late(due_ms) { moment.now_ms } else { due_ms };
         (one(due_ms), What::Start(at_ms))
     };
-    let skip = |due: &[Millis], why| several(due).map(|times| (times, What::Skip(why)));
+    let skip = |due: &[Millis], why| {
+        let mut row = Row::new(moment);
+        due.iter().for_each(|due_ms| row.add(*due_ms));
+        row.entries.into_iter().map(move |times| (times, What::Skip(why)))
+    };
     match (moment.overlap, wanted.as_slice()) {
         (Overlap::Allow, all) => entries.extend(all.iter().copied().map(start)),
         (Overlap::Skip, all) if moment.previous_runs => entries.extend(skip(all, STILL_RUNS)),
         (Overlap::Skip, [first, rest @ ..]) => {
             entries.push(start(*first));
-            entries.extend(skip(rest, STILL_RUNS));
+            entries.extend(skip(rest, EARLIER));
         }
         (Overlap::Replace, [earlier @ .., last]) => {
             entries.extend(skip(earlier, REPLACED));
@@ -131,44 +140,56 @@ pub(super) fn decide(moment: &Moment, after: impl Fn(Millis) -> Option<Millis>) 
     Decided { entries, next_at_ms, replaces }
 }
 
-fn gather(moment: &Moment, after: impl Fn(Millis) -> Option<Millis>) -> Due {
-    let mut due = Due { passed: None, last: VecDeque::new(), next_at_ms: Some(moment.next_at_ms) };
+fn gather<'a>(moment: &Moment<'a>, after: impl Fn(Millis) -> Option<Millis>) -> Due<'a> {
+    let (passed, last) = (Row::new(moment), VecDeque::new());
+    let mut due = Due { passed, last, next_at_ms: Some(moment.next_at_ms) };
     let mut looked_at = 0;
     while let Some(due_ms) = due.next_at_ms.filter(|due_ms| *due_ms <= moment.now_ms) {
         if looked_at == DUE_MAX {
             // More follow: none of these is among the last.
-            due.last.drain(..).for_each(|due_ms| add(&mut due.passed, due_ms));
+            due.last.drain(..).for_each(|due_ms| due.passed.add(due_ms));
             break;
         }
         looked_at += 1;
-        due.last.push_back(due_ms);
+        if moment.decided.binary_search(&due_ms).is_err() {
+            due.last.push_back(due_ms);
+        }
         if due.last.len() > STARTS_MAX
             && let Some(first) = due.last.pop_front()
         {
-            add(&mut due.passed, first);
+            due.passed.add(first);
         }
         due.next_at_ms = after(due_ms);
     }
     due
 }
 
-fn add(times: &mut Option<Times>, due_ms: Millis) {
-    match times {
-        Some(times) => {
-            times.last_due_at_ms = due_ms;
-            times.count += 1;
+/// Times in a row of which the same is decided.
+struct Row<'a> {
+    decided: &'a [Millis],
+    entries: Vec<Times>,
+}
+
+impl<'a> Row<'a> {
+    const fn new(moment: &Moment<'a>) -> Self {
+        Self { decided: moment.decided, entries: Vec::new() }
+    }
+
+    /// The row goes on, unless something else was decided in between.
+    fn add(&mut self, due_ms: Millis) {
+        let before = |at_ms: Millis| self.decided.partition_point(|decided| *decided < at_ms);
+        match self.entries.last_mut() {
+            Some(times) if before(times.last_due_at_ms) == before(due_ms) => {
+                times.last_due_at_ms = due_ms;
+                times.count += 1;
+            }
+            _ => self.entries.push(one(due_ms)),
         }
-        None => *times = Some(one(due_ms)),
     }
 }
 
 const fn one(due_at_ms: Millis) -> Times {
     Times { due_at_ms, last_due_at_ms: due_at_ms, count: 1 }
-}
-
-fn several(due: &[Millis]) -> Option<Times> {
-    let (first, last) = (due.first()?, due.last()?);
-    Some(Times { due_at_ms: *first, last_due_at_ms: *last, count: due.len() as u64 })
 }
 
 #[cfg(test)]
@@ -180,9 +201,10 @@ mod tests {
     const MINUTE_MS: Millis = 60_000;
 
     /// Due each minute from 0 on, and looked at some minutes and milliseconds later.
-    fn moment(minutes: Millis, ms: Millis) -> Moment {
+    fn moment(minutes: Millis, ms: Millis) -> Moment<'static> {
         Moment {
             next_at_ms: 0,
+            decided: &[],
             now_ms: minutes * MINUTE_MS + ms,
             lateness_ms: 30_000,
             previous_runs: false,
@@ -191,7 +213,7 @@ mod tests {
         }
     }
 
-    fn minutely(moment: &Moment) -> Decided {
+    fn minutely(moment: &Moment<'_>) -> Decided {
         decide(moment, |due_ms| Some(due_ms + MINUTE_MS))
     }
 
@@ -241,7 +263,7 @@ mod tests {
         assert_eq!(decided.entries[1], (times(50, 50), What::Start(all.now_ms)));
         // Where only one may run, only one starts.
         let one = minutely(&Moment { overlap: Overlap::Skip, ..all });
-        assert_eq!(one.entries[2], (times(51, 149), What::Skip(STILL_RUNS)));
+        assert_eq!(one.entries[2], (times(51, 149), What::Skip(EARLIER)));
         let last = minutely(&Moment { overlap: Overlap::Replace, ..all });
         assert_eq!(last.entries[1], (times(50, 148), What::Skip(REPLACED)));
         assert_eq!(last.entries[2], (times(149, 149), What::Start(all.now_ms)));
@@ -273,6 +295,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_decided_before_is_left_out() {
+        let decided = [10, 11, 60].map(|minute| minute * MINUTE_MS);
+        let known = Moment { decided: &decided, ..moment(60, 45_000) };
+        let missed = |first, last| (times(first, last), What::Miss(AWAY));
+        let expected = [missed(0, 9), missed(12, 59)];
+        assert_eq!(minutely(&known).entries, expected);
+        // The latest was started already.
+        assert_eq!(minutely(&Moment { catch_up: CatchUp::Latest, ..known }).entries, expected);
+        let runs = Moment { previous_runs: true, overlap: Overlap::Replace, ..known };
+        let again = minutely(&Moment { next_at_ms: 60 * MINUTE_MS, ..runs });
+        assert_eq!((again.entries, again.replaces), (vec![], false));
+        assert_eq!(again.next_at_ms, Some(61 * MINUTE_MS));
+    }
+
+    #[test]
     fn more_than_can_be_gone_through_is_decided_in_pieces() {
         let seconds = |due_ms: Millis| Some(due_ms + 1);
         let now_ms = Millis::try_from(DUE_MAX).unwrap() + 50;
@@ -289,7 +326,7 @@ mod tests {
         assert_eq!((rest.entries.len(), rest.next_at_ms), (51, Some(now_ms + 1)));
     }
 
-    fn any_moment() -> impl Strategy<Value = (Moment, Millis, Option<Millis>)> {
+    fn any_moment() -> impl Strategy<Value = (Moment<'static>, Millis, Option<Millis>)> {
         let catch_up = prop::sample::select(vec![CatchUp::Skip, CatchUp::Latest, CatchUp::All]);
         let overlap = prop::sample::select(vec![Overlap::Skip, Overlap::Allow, Overlap::Replace]);
         let times = (-5000_i64..5000, -5000_i64..5000, 0_i64..3000, 1_i64..500);
@@ -301,8 +338,15 @@ mod tests {
                 overlap,
                 until,
             )| {
-                let moment =
-                    Moment { next_at_ms, now_ms, lateness_ms, previous_runs, catch_up, overlap };
+                let moment = Moment {
+                    next_at_ms,
+                    decided: &[],
+                    now_ms,
+                    lateness_ms,
+                    previous_runs,
+                    catch_up,
+                    overlap,
+                };
                 (moment, every_ms, until)
             },
         )
@@ -311,16 +355,20 @@ mod tests {
     proptest! {
         #[test]
         fn every_due_time_has_one_outcome_and_none_is_early(
-            (moment, every_ms, until_ms) in any_moment()
+            (moment, every_ms, until_ms) in any_moment(),
+            known in prop::collection::vec(any::<bool>(), 0..9),
         ) {
             let after = |due_ms: Millis| {
                 Some(due_ms + every_ms).filter(|next| until_ms.is_none_or(|until| *next <= until))
             };
-            let decided = decide(&moment, after);
             let next = |due_ms: &Millis| after(*due_ms);
             let due: Vec<Millis> = std::iter::successors(Some(moment.next_at_ms), next)
                 .take_while(|due_ms| *due_ms <= moment.now_ms)
                 .collect();
+            let known: Vec<Millis> =
+                due.iter().zip(known).filter(|(_, known)| *known).map(|(due, _)| *due).collect();
+            let due: Vec<Millis> = due.into_iter().filter(|due| !known.contains(due)).collect();
+            let decided = decide(&Moment { decided: &known, ..moment }, after);
             let told: u64 = decided.entries.iter().map(|(times, _)| times.count).sum();
             prop_assert_eq!(told, due.len() as u64);
             let mut left = due.as_slice();
@@ -330,6 +378,8 @@ mod tests {
                 prop_assert_eq!(these.first(), Some(&times.due_at_ms));
                 prop_assert_eq!(these.last(), Some(&times.last_due_at_ms));
                 left = rest;
+                let span = times.due_at_ms..=times.last_due_at_ms;
+                prop_assert!(known.iter().all(|known| !span.contains(known)));
                 if let What::Start(at_ms) = what {
                     starts += 1;
                     prop_assert_eq!(times.count, 1);

@@ -13,7 +13,7 @@ use super::rule::Rule;
 use crate::clock::Clock;
 use crate::service::{Lifecycle, held};
 use crate::store::schedules::{
-    Advance, Decision, NewOccurrence, Schedule, ScheduleFilter, ScheduleState, Times,
+    Advance, Decision, NewOccurrence, Occurrence, Schedule, ScheduleFilter, ScheduleState, Times,
 };
 use crate::store::{Millis, Store, StoreError};
 use crate::task::Name;
@@ -23,6 +23,8 @@ use crate::tasks::keeper::WallWatch;
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// Schedules that are looked at together.
 const AT_ONCE: usize = 100;
+/// Occurrences that are written down together, unless one step has more.
+const OCCURRENCES_AT_ONCE: usize = 500;
 /// Why a schedule ends of which nothing can be known.
 const NO_PLAN: &str = "what was asked for cannot be read: a later release may have written it";
 
@@ -122,13 +124,18 @@ impl Starter {
             let capture = self.capture.clone();
             // A long absence of a schedule with short steps takes a while to go through.
             let steps = tokio::task::spawn_blocking(move || {
-                let step = |schedule: &Schedule| advance(schedule, &capture, now_ms);
+                let step = |schedule: &Schedule| {
+                    let decided = due.decided.get(&schedule.id).map(Vec::as_slice);
+                    advance(schedule, decided.unwrap_or_default(), &capture, now_ms)
+                };
                 due.schedules.iter().filter_map(step).collect::<Vec<_>>()
             });
             let steps = steps.await.map_err(|ended| StoreError::Broken(ended.to_string()))?;
-            let stood = self.store.advance(steps.clone(), now_ms).await?;
-            for (step, _) in steps.iter().zip(stood).filter(|(_, stood)| *stood) {
-                self.tell(step, now_ms);
+            for group in groups(steps) {
+                let stood = self.store.advance(group.clone(), now_ms).await?;
+                for (step, _) in group.iter().zip(stood).filter(|(_, stood)| *stood) {
+                    self.tell(step, now_ms);
+                }
             }
         }
     }
@@ -144,7 +151,8 @@ impl Starter {
     }
 
     /// After the clock went back: what was skipped or missed of times that are yet to come was not
-    /// meant, and they come again. What was started of them is not started again.
+    /// meant, and they come again. What was started of them is not started again. An entry that
+    /// began before stays for the times that have come.
     async fn rewind(&self) -> Result<(), StoreError> {
         let mut before = None;
         loop {
@@ -152,8 +160,14 @@ impl Starter {
             let filter = ScheduleFilter { states, before, schedules_max: AT_ONCE, label: None };
             let page = self.store.schedules(filter).await?;
             let now_ms = self.now_ms();
-            let back = |schedule: &Schedule| back(schedule, now_ms);
-            let steps: Vec<Advance> = page.schedules.iter().filter_map(back).collect();
+            let mut steps = Vec::new();
+            for schedule in &page.schedules {
+                let Some((step, rule)) = back(schedule, now_ms) else { continue };
+                let latest = self.store.occurrences(schedule.id, Some(now_ms + 1), 1).await?;
+                let cut = tokio::task::spawn_blocking(move || cut(latest.first()?, &rule, now_ms));
+                let cut = cut.await.map_err(|ended| StoreError::Broken(ended.to_string()))?;
+                steps.push(Advance { cut, ..step });
+            }
             if !steps.is_empty() {
                 self.store.advance(steps, now_ms).await?;
             }
@@ -173,17 +187,25 @@ fn understood(schedule: &Schedule) -> Option<(Plan, Recurrence, Rule)> {
 }
 
 /// What is done about a schedule that is due.
-fn advance(schedule: &Schedule, capture: &Name, now_ms: Millis) -> Option<Advance> {
+fn advance(
+    schedule: &Schedule,
+    decided: &[Millis],
+    capture: &Name,
+    now_ms: Millis,
+) -> Option<Advance> {
     let (id, from_ms) = (schedule.id, schedule.next_at_ms?);
     let Some((plan, recurrence, rule)) = understood(schedule) else {
         let times = Times { due_at_ms: from_ms, last_due_at_ms: from_ms, count: 1 };
         let (decision, reason) = (Decision::Missed, Some(NO_PLAN));
         let occurrences = vec![NewOccurrence { times, decision, reason, task: None }];
-        return Some(Advance { id, from_ms, next_at_ms: None, occurrences, replaced: None });
+        let step =
+            Advance { id, from_ms, next_at_ms: None, cut: None, occurrences, replaced: None };
+        return Some(step);
     };
     let previous_runs = schedule.run.as_ref().is_some_and(|run| !run.state.is_terminal());
     let moment = Moment {
         next_at_ms: from_ms,
+        decided,
         now_ms,
         lateness_ms: plan.lateness_ms(),
         previous_runs,
@@ -206,18 +228,53 @@ fn advance(schedule: &Schedule, capture: &Name, now_ms: Millis) -> Option<Advanc
         id,
         from_ms,
         next_at_ms: decided.next_at_ms,
+        cut: None,
         occurrences: decided.entries.into_iter().map(occurrence).collect(),
         replaced: schedule.task.filter(|_| decided.replaces),
     })
 }
 
 /// The way back of a schedule that has gone on beyond times that are yet to come.
-fn back(schedule: &Schedule, now_ms: Millis) -> Option<Advance> {
+fn back(schedule: &Schedule, now_ms: Millis) -> Option<(Advance, Rule)> {
     let (id, from_ms) = (schedule.id, schedule.next_at_ms?);
     let (_, _, rule) = understood(schedule)?;
     let next_at_ms = rule.after(now_ms).filter(|next_ms| *next_ms < from_ms && now_ms < from_ms)?;
-    let next_at_ms = Some(next_at_ms);
-    Some(Advance { id, from_ms, next_at_ms, occurrences: Vec::new(), replaced: None })
+    let (next_at_ms, occurrences) = (Some(next_at_ms), Vec::new());
+    let step = Advance { id, from_ms, next_at_ms, cut: None, occurrences, replaced: None };
+    Some((step, rule))
+}
+
+/// What is left of an entry that began before now and ends after it.
+fn cut(entry: &Occurrence, rule: &Rule, now_ms: Millis) -> Option<Times> {
+    let Times { due_at_ms, last_due_at_ms, .. } = entry.times;
+    let mut times = Times { due_at_ms, last_due_at_ms: due_at_ms, count: 1 };
+    if last_due_at_ms <= now_ms {
+        return None;
+    }
+    while let Some(due_ms) = rule.after(times.last_due_at_ms).filter(|due_ms| *due_ms <= now_ms) {
+        times.last_due_at_ms = due_ms;
+        times.count += 1;
+    }
+    Some(times)
+}
+
+/// As many steps as are written down together: what is started may be a lot of tasks.
+fn groups(steps: Vec<Advance>) -> Vec<Vec<Advance>> {
+    let mut groups: Vec<Vec<Advance>> = Vec::new();
+    let mut room = 0;
+    for step in steps {
+        match groups.last_mut().filter(|_| room > 0) {
+            Some(group) => {
+                room -= step.occurrences.len().min(room);
+                group.push(step);
+            }
+            None => {
+                room = OCCURRENCES_AT_ONCE.saturating_sub(step.occurrences.len());
+                groups.push(vec![step]);
+            }
+        }
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -252,7 +309,7 @@ mod tests {
     }
 
     fn step(schedule: &Schedule, now_ms: Millis) -> Advance {
-        advance(schedule, &"capture".parse().unwrap(), now_ms).unwrap()
+        advance(schedule, &[], &"capture".parse().unwrap(), now_ms).unwrap()
     }
 
     #[test]
@@ -286,13 +343,45 @@ mod tests {
     }
 
     #[test]
+    fn much_that_is_started_is_written_down_in_pieces() {
+        let all = Schedule {
+            id: ScheduleId::new(),
+            ..minutely(r#","overlap":"allow","catch_up":"all""#, MINUTE_MS, None)
+        };
+        let step = step(&all, 90 * MINUTE_MS);
+        assert_eq!(step.occurrences.len(), 90);
+        let sizes: Vec<usize> = groups(vec![step; 14]).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [6, 6, 2]);
+        assert_eq!(groups(Vec::new()), Vec::<Vec<Advance>>::new());
+    }
+
+    #[test]
+    fn an_entry_is_cut_where_the_clock_stands() {
+        let rule = understood(&minutely("", MINUTE_MS, None)).unwrap().2;
+        let entry = |last: Millis| Occurrence {
+            times: Times { due_at_ms: MINUTE_MS, last_due_at_ms: last * MINUTE_MS, count: 1 },
+            decision: Decision::Missed,
+            reason: None,
+            decided_at_ms: 0,
+            task: None,
+            run: None,
+        };
+        let left = cut(&entry(60), &rule, 3 * MINUTE_MS + 5).unwrap();
+        assert_eq!(
+            (left.due_at_ms, left.last_due_at_ms, left.count),
+            (MINUTE_MS, 3 * MINUTE_MS, 3)
+        );
+        assert_eq!(cut(&entry(3), &rule, 3 * MINUTE_MS), None);
+    }
+
+    #[test]
     fn a_clock_that_went_back_brings_times_back_and_nothing_else_does() {
         let schedule = minutely("", 90 * MINUTE_MS, None);
-        let rewound = back(&schedule, 7 * MINUTE_MS + 1).unwrap();
+        let (rewound, _) = back(&schedule, 7 * MINUTE_MS + 1).unwrap();
         assert_eq!(rewound.from_ms, 90 * MINUTE_MS);
         assert_eq!(rewound.next_at_ms, Some(8 * MINUTE_MS));
         for now_ms in [89 * MINUTE_MS, 90 * MINUTE_MS - 1, 90 * MINUTE_MS, 900 * MINUTE_MS] {
-            assert_eq!(back(&schedule, now_ms), None, "{now_ms}");
+            assert!(back(&schedule, now_ms).is_none(), "{now_ms}");
         }
     }
 }

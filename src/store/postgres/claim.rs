@@ -7,48 +7,81 @@ use uuid::Uuid;
 use super::error::DatabaseError;
 use super::row::{end_followers, stored, task, uuid, worker_uuid};
 use super::writer::Txn;
-use crate::store::{CLOCKS_APART_MS, Claim, Claimed, Millis, Task, TaskState};
+use crate::store::{CLOCKS_APART_MS, Claim, Claimed, Millis, TOO_LATE, Task, TaskState};
 use crate::task::{Attempt, TaskId, WorkerId};
-
-/// What a task says that was missed.
-pub(super) const TOO_LATE: &str = "its time was over before it began";
 
 /// How often it looks for others in place of those that were missed.
 const ROUNDS_MAX: usize = 10;
 
-const CLAIM: &str = "UPDATE tasks t SET \
-     state = CASE WHEN t.expires_at_ms < $3 THEN 6 ELSE 2 END, \
-     attempt = CASE WHEN t.expires_at_ms < $3 THEN t.attempt ELSE t.attempt + 1 END, \
-     started_at_ms = CASE WHEN t.expires_at_ms < $3 THEN NULL ELSE $3 END, \
-     owner = CASE WHEN t.expires_at_ms < $3 THEN NULL ELSE $5::uuid END, \
-     finished_at_ms = CASE WHEN t.expires_at_ms < $3 THEN $3 END, \
-     error = CASE WHEN t.expires_at_ms < $3 THEN $6 ELSE t.error END, \
-     changed_in = CASE WHEN t.is_told THEN pg_current_xact_id() END \
-     WHERE t.id = ANY (ARRAY( \
-         SELECT d.id FROM unnest($2::text[]) AS k (kind) CROSS JOIN LATERAL ( \
-             SELECT c.id, c.run_at_ms, c.seq FROM tasks c \
-             WHERE c.state = 0 AND c.endpoint = $1 AND c.kind = k.kind AND c.run_at_ms <= $3 \
-             ORDER BY c.run_at_ms, c.seq LIMIT $4 FOR UPDATE SKIP LOCKED) AS d \
-         ORDER BY d.run_at_ms, d.seq LIMIT $4)) \
-     RETURNING *";
+/// Gives found tasks out, as of a time, to an owner and in a state, and stamps that column with the
+/// time; or says why they are missed, if their time is over and nobody has begun them.
+macro_rules! give_out {
+    ($now:literal, $owner:literal, $why:literal, $state:literal, $at:literal, $found:literal) => {
+        concat!(
+            "UPDATE tasks t SET state = CASE WHEN ",
+            late!($now),
+            " THEN 6 ELSE ",
+            $state,
+            " END, attempt = CASE WHEN ",
+            late!($now),
+            " THEN t.attempt ELSE t.attempt + 1 END, owner = CASE WHEN ",
+            late!($now),
+            " THEN NULL ELSE ",
+            $owner,
+            "::uuid END, ",
+            $at,
+            " = CASE WHEN ",
+            late!($now),
+            " THEN NULL ELSE ",
+            $now,
+            " END, finished_at_ms = CASE WHEN ",
+            late!($now),
+            " THEN ",
+            $now,
+            " END, error = CASE WHEN ",
+            late!($now),
+            " THEN ",
+            $why,
+            " ELSE t.error END, \
+             changed_in = CASE WHEN t.is_told THEN pg_current_xact_id() END \
+             WHERE t.id = ANY (ARRAY(",
+            $found,
+            ")) RETURNING *"
+        )
+    };
+}
+macro_rules! late {
+    ($now:literal) => {
+        concat!("t.expires_at_ms < ", $now, " AND t.started_at_ms IS NULL")
+    };
+}
+
+const CLAIM: &str = give_out!(
+    "$3",
+    "$5",
+    "$6",
+    2,
+    "started_at_ms",
+    "SELECT d.id FROM unnest($2::text[]) AS k (kind) CROSS JOIN LATERAL ( \
+         SELECT c.id, c.run_at_ms, c.seq FROM tasks c \
+         WHERE c.state = 0 AND c.endpoint = $1 AND c.kind = k.kind AND c.run_at_ms <= $3 \
+         ORDER BY c.run_at_ms, c.seq LIMIT $4 FOR UPDATE SKIP LOCKED) AS d \
+     ORDER BY d.run_at_ms, d.seq LIMIT $4"
+);
 const NEXT_DUE: &str = "SELECT min(d.run_at_ms) FROM unnest($2::text[]) AS k (kind) \
      CROSS JOIN LATERAL (SELECT c.run_at_ms FROM tasks c \
          WHERE c.state = 0 AND c.endpoint = $1 AND c.kind = k.kind \
          ORDER BY c.run_at_ms, c.seq LIMIT 1) AS d";
 
-const TAKE_DUE: &str = "UPDATE tasks t SET \
-     state = CASE WHEN t.expires_at_ms < $1 THEN 6 ELSE 1 END, \
-     attempt = CASE WHEN t.expires_at_ms < $1 THEN t.attempt ELSE t.attempt + 1 END, \
-     queued_at_ms = CASE WHEN t.expires_at_ms < $1 THEN NULL ELSE $1 END, \
-     started_at_ms = NULL, \
-     owner = CASE WHEN t.expires_at_ms < $1 THEN NULL ELSE $3::uuid END, \
-     finished_at_ms = CASE WHEN t.expires_at_ms < $1 THEN $1 END, \
-     error = CASE WHEN t.expires_at_ms < $1 THEN $4 ELSE t.error END, \
-     changed_in = CASE WHEN t.is_told THEN pg_current_xact_id() END \
-     WHERE t.id = ANY (ARRAY( \
-         SELECT c.id FROM tasks c WHERE c.state = 0 AND c.run_at_ms <= $1 \
-         ORDER BY c.run_at_ms, c.seq LIMIT $2 FOR UPDATE SKIP LOCKED)) \
-     RETURNING *";
+const TAKE_DUE: &str = give_out!(
+    "$1",
+    "$3",
+    "$4",
+    1,
+    "queued_at_ms",
+    "SELECT c.id FROM tasks c WHERE c.state = 0 AND c.run_at_ms <= $1 \
+     ORDER BY c.run_at_ms, c.seq LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
 const NEXT_DUE_OF_ALL: &str = "SELECT min(d.run_at_ms) FROM ( \
          SELECT c.run_at_ms FROM tasks c WHERE c.state = 0 \
          ORDER BY c.run_at_ms, c.seq LIMIT 1) AS d";
@@ -59,7 +92,8 @@ pub(super) const SIGN: &str = "INSERT INTO workers AS w (id, beats) VALUES ($1, 
      RETURNING beats";
 /// As if they had not been given out; nobody has been told.
 const GIVE_BACK: &str = "UPDATE tasks SET state = 0, attempt = attempt - 1, owner = NULL, \
-     queued_at_ms = NULL, started_at_ms = NULL WHERE id = ANY($1)";
+     queued_at_ms = NULL, started_at_ms = CASE WHEN attempt > 1 THEN started_at_ms END \
+     WHERE id = ANY($1)";
 
 /// See [`Store::claim`](crate::store::Store::claim).
 pub(super) async fn claim(txn: &Txn, claim: &Claim) -> Result<Claimed, DatabaseError> {

@@ -292,10 +292,11 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let now_ms = sweep.now_ms;
             if sweep.clock_went_back {
-                let seen_ms = self.seen_ms.swap(now_ms, Relaxed);
+                let seen_ms = self.seen_ms.load(Relaxed);
                 let turn_back =
                     || self.change(move |txn| Box::pin(sweep::turn_back(txn, now_ms, seen_ms)));
                 while !turn_back().await? {}
+                self.seen_ms.store(now_ms, Relaxed);
             } else {
                 self.saw(now_ms);
                 let seen_ms = self.seen_ms.load(Relaxed);

@@ -1,5 +1,7 @@
 //! Questions about schedules, which change nothing.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -190,6 +192,10 @@ pub(super) async fn occurrences(
 }
 
 const DUE: &str = shown!("schedules", "WHERE s.next_at_ms <= $1 ORDER BY s.next_at_ms LIMIT $2");
+const DECIDED: &str = "SELECT s.id, o.due_at_ms FROM unnest($1::uuid[], $2::bigint[]) \
+         AS s (id, next_at_ms) \
+     JOIN occurrences o ON o.schedule = s.id AND o.due_at_ms BETWEEN s.next_at_ms AND $3 \
+     ORDER BY s.id, o.due_at_ms";
 const NEXT_DUE: &str = "SELECT min(next_at_ms) FROM schedules WHERE next_at_ms IS NOT NULL";
 
 /// Recurring schedules that are due.
@@ -199,8 +205,18 @@ pub(super) async fn due(
     now_ms: Millis,
 ) -> Result<DueSchedules, DatabaseError> {
     let rows = session.rows(DUE, &[&now_ms, &stored(schedules_max)]).await?;
-    let schedules = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let schedules: Vec<Schedule> = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let mut decided: BTreeMap<ScheduleId, Vec<Millis>> = BTreeMap::new();
+    if !schedules.is_empty() {
+        let ids: Vec<Uuid> = schedules.iter().map(|due| schedule_uuid(due.id)).collect();
+        let next: Vec<_> = schedules.iter().map(|due| due.next_at_ms).collect();
+        for row in session.rows(DECIDED, &[&ids, &next, &now_ms]).await? {
+            let id: Uuid = row.try_get(0)?;
+            let times = decided.entry(ScheduleId::from_bytes(id.into_bytes())).or_default();
+            times.push(row.try_get(1)?);
+        }
+    }
     let next = session.rows(NEXT_DUE, &[]).await?;
     let next_at_ms = next.first().map(|row| row.try_get(0)).transpose()?.flatten();
-    Ok(DueSchedules { schedules, next_at_ms })
+    Ok(DueSchedules { schedules, decided, next_at_ms })
 }

@@ -1,5 +1,6 @@
 //! Schedules come in, go on, and end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -12,9 +13,9 @@ use super::{PostgresStore, submit, turn};
 use crate::store::schedules::{
     Advance, CANCELLED_STARTS_MAX, DueSchedules, NewOccurrence, NewSchedule, OCCURRENCES_AT_ONCE,
     Occurrence, Schedule, ScheduleFilter, ScheduleId, SchedulePage, ScheduleState, Schedules,
-    Start,
+    Start, Times,
 };
-use crate::store::{Answer, Millis, Submitted};
+use crate::store::{Answer, Millis, NewTask, Submitted};
 use crate::task::TaskId;
 
 impl Schedules for PostgresStore {
@@ -65,13 +66,7 @@ impl Schedules for PostgresStore {
         let steps = Arc::new(steps);
         self.change(move |txn| {
             let steps = Arc::clone(&steps);
-            Box::pin(async move {
-                let mut stood = Vec::with_capacity(steps.len());
-                for step in steps.iter() {
-                    stood.push(advance(txn, step, now_ms).await?);
-                }
-                Ok(stood)
-            })
+            Box::pin(async move { advance_all(txn, &steps, now_ms).await })
         })
     }
 
@@ -111,21 +106,19 @@ async fn add(
         Start::Once(task) => (None, None, Some(task)),
         Start::Recurring(next_at_ms) => (small(ScheduleState::Active), Some(*next_at_ms), None),
     };
+    let (id, task_id) = (schedule_uuid(*id), task.map(|task| uuid(task.id)));
+    let values: &super::link::Values<'_> =
+        &[&id, label, plan, &now_ms, &state, &next_at_ms, &task_id];
     // Who comes second with the same id waits here until the first has committed.
-    let is_new = match task {
-        Some(task) => {
-            let submitted = submit::submit(txn, &[(task.clone(), now_ms)]).await?;
-            submitted.first() == Some(&Submitted::New)
-        }
-        None => true,
-    };
-    let (id, task) = (schedule_uuid(*id), task.map(|task| uuid(task.id)));
-    if is_new {
-        let values: &super::link::Values<'_> =
-            &[&id, label, plan, &now_ms, &state, &next_at_ms, &task];
-        if txn.execute(INSERT, values).await? > 0 {
+    if txn.execute(INSERT, values).await? > 0 {
+        let Some(task) = task else { return Ok(Submitted::New) };
+        let submitted = submit::submit(txn, &[(task.clone(), now_ms)]).await?;
+        if submitted.first() == Some(&Submitted::New) {
             return Ok(Submitted::New);
         }
+        // The task is another's.
+        txn.execute(REMOVE, &[&id]).await?;
+        return Ok(Submitted::Conflict);
     }
     let known = txn.rows(KNOWN, &[&id]).await?;
     let Some(known) = known.first() else { return Ok(Submitted::Conflict) };
@@ -136,14 +129,54 @@ async fn add(
 
 const GO_ON: &str = "UPDATE schedules SET next_at_ms = $3, state = $4, ended_at_ms = $5 \
      WHERE id = $1 AND next_at_ms = $2";
-const STARTED: &str = "UPDATE schedules SET task = $2 WHERE id = $1";
+const STARTED: &str = "UPDATE schedules s SET task = t.task \
+     FROM unnest($1::uuid[], $2::uuid[]) AS t (schedule, task) WHERE s.id = t.schedule";
 const TAKE_BACK: &str =
     "DELETE FROM occurrences WHERE schedule = $1 AND due_at_ms > $2 AND decision <> 0";
+const CUT: &str = "UPDATE occurrences SET last_due_at_ms = $3, times = $4 \
+     WHERE schedule = $1 AND due_at_ms = $2 AND last_due_at_ms > $3";
 const DECIDE: &str = "INSERT INTO occurrences (schedule, due_at_ms, last_due_at_ms, times, \
-     decision, reason, decided_at_ms, task) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-     ON CONFLICT DO NOTHING";
+     decision, reason, decided_at_ms, task) \
+     SELECT $1, o.due_at_ms, o.last_due_at_ms, o.times, o.decision, o.reason, $2, o.task \
+     FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[], $7::text[], \
+         $8::uuid[]) AS o (due_at_ms, last_due_at_ms, times, decision, reason, task) \
+     ON CONFLICT DO NOTHING RETURNING due_at_ms";
 
-async fn advance(txn: &Txn, step: &Advance, now_ms: Millis) -> Result<bool, DatabaseError> {
+/// As few statements as may be: each is a way to the database and back.
+async fn advance_all(
+    txn: &Txn,
+    steps: &[Advance],
+    now_ms: Millis,
+) -> Result<Vec<bool>, DatabaseError> {
+    let (mut stood, mut tasks) = (Vec::with_capacity(steps.len()), Vec::new());
+    let (mut schedules, mut last) = (Vec::new(), Vec::new());
+    for step in steps {
+        let started = advance(txn, step, now_ms).await?;
+        stood.push(started.is_some());
+        let started = started.unwrap_or_default();
+        if let Some(task) = started.last() {
+            schedules.push(schedule_uuid(step.id));
+            last.push(uuid(task.id));
+            // It may be the one that is there already, if the clock went back meanwhile.
+            if let Some(replaced) = step.replaced.filter(|replaced| *replaced != task.id) {
+                turn::cancel(txn, replaced, now_ms).await?;
+            }
+        }
+        tasks.extend(started.into_iter().map(|task| (task, now_ms)));
+    }
+    if !tasks.is_empty() {
+        txn.execute(STARTED, &[&schedules, &last]).await?;
+        submit::submit(txn, &tasks).await?;
+    }
+    Ok(stood)
+}
+
+/// What it starts, if the schedule stands where the step begins.
+async fn advance(
+    txn: &Txn,
+    step: &Advance,
+    now_ms: Millis,
+) -> Result<Option<Vec<NewTask>>, DatabaseError> {
     let id = schedule_uuid(step.id);
     let state = match step.next_at_ms {
         Some(_) => small(ScheduleState::Active),
@@ -153,36 +186,45 @@ async fn advance(txn: &Txn, step: &Advance, now_ms: Millis) -> Result<bool, Data
     let values: &super::link::Values<'_> =
         &[&id, &step.from_ms, &step.next_at_ms, &state, &ended_at_ms];
     if txn.execute(GO_ON, values).await? == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     if step.next_at_ms.is_some_and(|next_at_ms| next_at_ms < step.from_ms) {
         txn.execute(TAKE_BACK, &[&id, &now_ms]).await?;
     }
-    let mut started = Vec::new();
-    for NewOccurrence { times, decision, reason, task } in &step.occurrences {
-        let decision = i16::try_from(decision.number()).unwrap_or_default();
-        let values: &super::link::Values<'_> = &[
-            &id,
-            &times.due_at_ms,
-            &times.last_due_at_ms,
-            &stored(times.count),
-            &decision,
-            reason,
-            &now_ms,
-            &task.as_ref().map(|task| uuid(task.id)),
-        ];
-        if txn.execute(DECIDE, values).await? > 0 {
-            started.extend(task.clone().map(|task| (task, now_ms)));
-        }
+    if let Some(Times { due_at_ms, last_due_at_ms, count }) = &step.cut {
+        txn.execute(CUT, &[&id, due_at_ms, last_due_at_ms, &stored(*count)]).await?;
     }
-    if let Some((last, _)) = started.last() {
-        txn.execute(STARTED, &[&id, &uuid(last.id)]).await?;
-        submit::submit(txn, &started).await?;
+    decide(txn, id, &step.occurrences, now_ms).await.map(Some)
+}
+
+/// Writes down what is decided, but of times of which something was before; what it starts.
+async fn decide(
+    txn: &Txn,
+    schedule: Uuid,
+    occurrences: &[NewOccurrence],
+    now_ms: Millis,
+) -> Result<Vec<NewTask>, DatabaseError> {
+    fn each<'a, T>(all: &'a [NewOccurrence], value: impl Fn(&'a NewOccurrence) -> T) -> Vec<T> {
+        all.iter().map(value).collect()
     }
-    if let Some(replaced) = step.replaced {
-        turn::cancel(txn, replaced, now_ms).await?;
+    if occurrences.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(true)
+    let decision = |one: &NewOccurrence| i16::try_from(one.decision.number()).unwrap_or_default();
+    let values: &super::link::Values<'_> = &[
+        &schedule,
+        &now_ms,
+        &each(occurrences, |one| one.times.due_at_ms),
+        &each(occurrences, |one| one.times.last_due_at_ms),
+        &each(occurrences, |one| stored(one.times.count)),
+        &each(occurrences, decision),
+        &each(occurrences, |one| one.reason),
+        &each(occurrences, |one| one.task.as_ref().map(|task| uuid(task.id))),
+    ];
+    let rows = txn.rows(DECIDE, values).await?;
+    let new: HashSet<Millis> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let is_new = |one: &&NewOccurrence| new.contains(&one.times.due_at_ms);
+    Ok(occurrences.iter().filter(is_new).filter_map(|one| one.task.clone()).collect())
 }
 
 const LOCK: &str = "SELECT state FROM schedules WHERE id = $1 FOR UPDATE";

@@ -150,14 +150,20 @@ fn apply(rows: &mut HashMap<Uuid, Held>, parts: &Parts, settlement: &Settlement)
 
 /// A failure more: the last one ends it, after any other it is due after a pause.
 fn fail(row: &mut Held, reason: &str, is_final: bool, at_ms: Millis) {
-    row.failures += 1;
-    row.error = Some(plain(reason));
+    count_failure(row, reason, at_ms);
     if is_final || row.failures >= row.failures_max {
         row.end(TaskState::Failed, at_ms);
     } else {
         let pause_ms = back_off_ms(u32::try_from(row.failures).unwrap_or(u32::MAX));
         row.wait(at_ms.saturating_add(pause_ms));
     }
+}
+
+/// An attempt has failed; so it has begun.
+fn count_failure(row: &mut Held, reason: &str, at_ms: Millis) {
+    row.failures += 1;
+    row.error = Some(plain(reason));
+    row.started_at_ms.get_or_insert(at_ms);
 }
 
 /// A failure of an attempt, be it the current one or one before it.
@@ -169,8 +175,7 @@ fn note_death(row: &mut Held, settlement: &Settlement, reason: &str) -> Settled 
     if is_awaited(row, settlement.attempt) || row.failures + 1 >= row.failures_max {
         fail(row, reason, false, settlement.at_ms.max(row.created_at_ms));
     } else {
-        row.failures += 1;
-        row.error = Some(plain(reason));
+        count_failure(row, reason, settlement.at_ms);
         row.is_changed = true;
     }
     Settled::Applied

@@ -99,7 +99,6 @@ pub(super) async fn retry(
     }
     row.failures = 0;
     row.wait(row.run_at_ms.min(now_ms));
-    row.started_at_ms = None;
     row.finished_at_ms = None;
     row.error = None;
     // It would be missed again at once.

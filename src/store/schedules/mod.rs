@@ -17,6 +17,8 @@
 mod id;
 mod state;
 
+use std::collections::BTreeMap;
+
 pub use self::id::{NoScheduleId, ScheduleId};
 pub use self::state::{Decision, ScheduleState};
 use super::{Answer, Millis, NewTask, Submitted, TaskState};
@@ -110,6 +112,9 @@ pub struct SchedulePage {
 pub struct DueSchedules {
     /// The ones, the longest due first.
     pub schedules: Vec<Schedule>,
+    /// Times of theirs that are due and of which something was decided before all the same, in
+    /// their order: the clock has gone back since.
+    pub decided: BTreeMap<ScheduleId, Vec<Millis>>,
     /// When the first of all is due, if one recurs.
     pub next_at_ms: Option<Millis>,
 }
@@ -165,9 +170,11 @@ pub struct Advance {
     /// When it is due next from now on; `None`: it has ended. An earlier time than before takes
     /// back what was skipped or missed of times that are yet to come: the clock has gone back.
     pub next_at_ms: Option<Millis>,
+    /// If the clock has gone back: what is left of an entry that reaches into what is yet to come.
+    pub cut: Option<Times>,
     /// What is decided, by due time. Of a time of which something was decided before, nothing is.
     pub occurrences: Vec<NewOccurrence>,
-    /// A task to be cancelled, in whose place another is started.
+    /// A task to be cancelled, if another is started in its place.
     pub replaced: Option<TaskId>,
 }
 

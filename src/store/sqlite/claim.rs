@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Result, params};
 use super::row::endpoint_text;
 use super::workers;
 use super::write::Write;
-use crate::store::{Claim, Claimed, Millis, Task, TaskState};
+use crate::store::{Claim, Claimed, Millis, TOO_LATE, Task, TaskState};
 use crate::task::{Attempt, TaskId, WorkerId};
 
 /// How often a claim that has found tasks that are too late looks for others: beyond that whoever
@@ -84,16 +84,12 @@ fn give_out(write: &mut Write<'_>, lanes: &[Lane], how: &GiveOut) -> Result<Clai
 
 fn give_out_one(write: &mut Write<'_>, seq: i64, how: &GiveOut) -> Result<Option<Task>> {
     let (row, payload) = write.row_and_payload(seq)?;
-    if row.expires_at_ms.is_some_and(|at| at < how.now_ms) {
-        write.change(row, |row| row.miss(how.now_ms, too_late()))?;
+    if row.started_at_ms.is_none() && row.expires_at_ms.is_some_and(|at| at < how.now_ms) {
+        write.change(row, |row| row.miss(how.now_ms, TOO_LATE.to_owned()))?;
         return Ok(None);
     }
     let row = write.change(row, |row| row.give_out(how.state, Some(how.owner), how.now_ms))?;
     Ok(Some(row.into_task(payload, None)))
-}
-
-pub(super) fn too_late() -> String {
-    "its time was over before a worker was free to begin it".to_owned()
 }
 
 /// The first due tasks of all lanes together.

@@ -260,10 +260,11 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let now_ms = sweep.now_ms;
             if sweep.clock_went_back {
-                let seen_ms = self.seen_ms.swap(now_ms, Relaxed);
+                let seen_ms = self.seen_ms.load(Relaxed);
                 let turn_back =
                     || self.write(0, move |write| sweep::turn_back(write, now_ms, seen_ms));
                 while !turn_back().await? {}
+                self.seen_ms.store(now_ms, Relaxed);
             }
             self.saw(now_ms);
             let seen_ms = self.seen_ms.load(Relaxed);

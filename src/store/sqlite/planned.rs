@@ -1,5 +1,7 @@
 //! Questions about schedules, which change nothing.
 
+use std::collections::BTreeMap;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, Error, OptionalExtension, Result, params, params_from_iter};
 
@@ -186,8 +188,22 @@ pub(super) fn due(
     let sql = shown!("schedule", "WHERE s.next_at <= ?1 ORDER BY s.next_at LIMIT ?2");
     let limit = i64::try_from(schedules_max).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
-    let schedules = statement.query_map(params![now_ms, limit], read)?.collect::<Result<_>>()?;
+    let schedules: Result<Vec<Schedule>> =
+        statement.query_map(params![now_ms, limit], read)?.collect();
+    let schedules = schedules?;
+    let mut decided = BTreeMap::new();
+    for Schedule { id, next_at_ms, .. } in &schedules {
+        let sql = "SELECT o.due_at FROM schedule s CROSS JOIN occurrence o ON o.schedule = s.seq
+                   WHERE s.id = ?1 AND o.due_at BETWEEN ?2 AND ?3 ORDER BY o.due_at";
+        let mut statement = connection.prepare_cached(sql)?;
+        let found = statement
+            .query_map(params![id.bytes(), next_at_ms, now_ms], |row| row.get(0))?
+            .collect::<Result<Vec<Millis>>>()?;
+        if !found.is_empty() {
+            decided.insert(*id, found);
+        }
+    }
     let first = "SELECT min(next_at) FROM schedule WHERE next_at IS NOT NULL";
     let next_at_ms = connection.prepare_cached(first)?.query_row([], |row| row.get(0))?;
-    Ok(DueSchedules { schedules, next_at_ms })
+    Ok(DueSchedules { schedules, decided, next_at_ms })
 }

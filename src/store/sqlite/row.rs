@@ -165,8 +165,7 @@ impl Row {
 
     /// A failure more: the last one ends it, after any other it is due at `again_at_ms`.
     pub(super) fn fail(&mut self, reason: String, at_ms: Millis, again_at_ms: Option<Millis>) {
-        self.failures = self.failures.saturating_add(1);
-        self.error = Some(reason);
+        self.count_failure(reason, at_ms);
         match again_at_ms {
             Some(run_at_ms) if self.failures < self.failures_max => {
                 self.run_at_ms = run_at_ms;
@@ -174,6 +173,13 @@ impl Row {
             }
             _ => self.end(TaskState::Failed, at_ms),
         }
+    }
+
+    /// An attempt has failed; so it has begun.
+    pub(super) fn count_failure(&mut self, reason: String, at_ms: Millis) {
+        self.failures = self.failures.saturating_add(1);
+        self.error = Some(reason);
+        self.started_at_ms.get_or_insert(at_ms);
     }
 
     /// Its time was over before it began.

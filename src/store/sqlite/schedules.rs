@@ -7,7 +7,7 @@ use super::{SqliteStore, TASK_BYTES, planned, submit};
 use crate::store::schedules::{
     Advance, CANCELLED_STARTS_MAX, Decision, DueSchedules, NewOccurrence, NewSchedule,
     OCCURRENCES_AT_ONCE, Occurrence, Schedule, ScheduleFilter, ScheduleId, SchedulePage,
-    ScheduleState, Schedules, Start,
+    ScheduleState, Schedules, Start, Times,
 };
 use crate::store::{Answer, Millis, Submitted};
 use crate::task::TaskId;
@@ -109,11 +109,18 @@ fn advance(write: &mut Write<'_>, step: &Advance, now_ms: Millis) -> Result<bool
         let sql = "DELETE FROM occurrence WHERE schedule = ?1 AND due_at > ?2 AND decision <> 0";
         write.statement(sql)?.execute([seq, now_ms])?;
     }
+    if let Some(Times { due_at_ms, last_due_at_ms, count }) = &step.cut {
+        let sql = "UPDATE occurrence SET last_due_at = ?3, times = ?4
+                   WHERE schedule = ?1 AND due_at = ?2 AND last_due_at > ?3";
+        let bound = params![seq, due_at_ms, last_due_at_ms, count.cast_signed()];
+        write.statement(sql)?.execute(bound)?;
+    }
     let mut started = None;
     for occurrence in &step.occurrences {
         started = decide(write, seq, occurrence, now_ms)?.or(started);
     }
-    if let Some(replaced) = step.replaced {
+    // It may be the one that is there already, if the clock went back meanwhile.
+    if let Some(replaced) = step.replaced.filter(|old| started.is_some_and(|new| new != *old)) {
         submit::cancel(write, replaced, now_ms)?;
     }
     let ended_at_ms = step.next_at_ms.is_none().then_some(now_ms);

@@ -22,7 +22,7 @@ use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 /// Says in the file's head that it is ours: `adpt`.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"adpt");
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,
@@ -116,6 +116,10 @@ CREATE TABLE occurrence (
     PRIMARY KEY (schedule, due_at)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX decided ON occurrence (decided_at);
+",
+    "
+CREATE INDEX expiring_in_queue ON task (expires_at)
+    WHERE state = 1 AND follows IS NULL AND expires_at IS NOT NULL;
 ",
 ];
 

@@ -108,8 +108,7 @@ fn note_death(
             let again_at_ms = settlement.at_ms.saturating_add(again_at_ms);
             row.fail(reason.to_owned(), settlement.at_ms, Some(again_at_ms));
         } else {
-            row.failures += 1;
-            row.error = Some(reason.to_owned());
+            row.count_failure(reason.to_owned(), settlement.at_ms);
         }
     })?;
     Ok(Settled::Applied)

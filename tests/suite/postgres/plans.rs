@@ -1,6 +1,6 @@
 //! What the database does for a claim, when very many tasks are pending.
 
-use async_data_processor::store::{Claim, Store};
+use async_data_processor::store::{Claim, Store, Sweep};
 use async_data_processor::task::WorkerId;
 
 use super::connect;
@@ -40,13 +40,50 @@ async fn a_claim_among_very_many_pending_tasks_reads_few() {
         let taken = store.take_due(WorkerId::new(), 10, i64::MAX).await.unwrap();
         assert_eq!(taken.tasks.len(), 10);
     }
-    // The counters are told at the latest when a session ends.
     drop(store);
-    crate::harness::wait_for("the counters of the session", || {
-        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'plans' \
-                        AND application_name LIKE 'async-data-processor%'";
-        (shared().sql("plans", sessions) == "0").then_some(())
-    });
+    wait_told("plans");
     let rows = read() - before;
     assert!((400..4000).contains(&rows), "{rows} rows were read to give out 400 tasks");
+}
+
+/// The counters are told at the latest when a session ends.
+fn wait_told(database: &str) {
+    crate::harness::wait_for("the counters of the session", || {
+        let sessions = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' \
+             AND application_name LIKE 'async-data-processor%'"
+        );
+        (shared().sql(database, &sessions) == "0").then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_among_very_many_tasks_that_wait_for_their_time_reads_few() {
+    let url = shared().database("starts");
+    let (store, _life) = connect(&url);
+    store.workers().await.unwrap();
+    shared().sql(
+        "starts",
+        "ALTER TABLE async_data_processor.tasks SET (autovacuum_enabled = off); \
+         INSERT INTO async_data_processor.tasks (id, kind, endpoint, payload, state, failures_max, \
+             created_at_ms, run_at_ms, expires_at_ms, is_watched, is_told, place) \
+         SELECT gen_random_uuid(), 'a', '', '', n % 2, 5, 0, n::bigint * 1000000, \
+             n::bigint * 1000000 + 9, \
+             false, false, 0 \
+         FROM generate_series(1, 100000) AS n",
+    );
+    let read = || shared().sql("starts", READ).parse::<i64>().unwrap_or_default();
+    let before = read();
+    let sweep = Sweep { now_ms: 9, is_all_heard: true, ..Sweep::default() };
+    // Processes start; then a clock is as far ahead as ten tasks lie apart, and goes back.
+    for now_ms in [9, 10, 11] {
+        store.sweep(Sweep { now_ms, clock_went_back: true, ..sweep }).await.unwrap();
+    }
+    let missed = store.sweep(Sweep { now_ms: 10_000_000, ..sweep }).await.unwrap().missed;
+    assert_eq!(missed, 9, "and one may have begun");
+    store.sweep(Sweep { clock_went_back: true, ..sweep }).await.unwrap();
+    drop(store);
+    wait_told("starts");
+    let rows = read() - before;
+    assert!(rows < 2000, "{rows} rows were read, of which 20 were of interest");
 }

@@ -1,9 +1,13 @@
 //! The endpoints, as R2's clients use them and as it goes on from there.
 
+use async_data_processor::store::schedules::Schedules;
+use async_data_processor::store::sqlite::SqliteStore;
+use chrono::Utc;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    ask, from_now, get, in_each_store, occurrences, post, post_soon, schedule, wait_state,
+    ask, every, from_now, get, in_each_store, occurrences, post, post_soon, schedule, wait_state,
 };
 use crate::harness::{Rig, request};
 
@@ -138,6 +142,36 @@ fn lists_have_filters_and_pages(rig: Rig) {
     assert_eq!(of("state=cancelled"), [made[1].clone()]);
     assert_eq!(of("state=pending&ship_name=TARDIS%20%26%20Co").len(), 2);
     assert_eq!(of("state=active").len(), 0);
+}
+
+#[test]
+fn a_page_is_full_however_few_of_very_many_pass() {
+    let rig = super::rig();
+    schedule(&rig).stop();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ids = runtime.block_on(async {
+        let store = SqliteStore::open(&rig.state()).unwrap();
+        let (now_ms, mut ids) = (Utc::now().timestamp_millis(), Vec::new());
+        for count in [1, 10_001, 1] {
+            let all: Vec<_> =
+                (0..count).map(|_| every(3600, now_ms + 3_600_000, "skip", "skip")).collect();
+            let first = all[0].id;
+            let added = all.into_iter().map(|new| store.add_schedule(new, now_ms));
+            assert!(join_all(added).await.iter().all(Result::is_ok));
+            if count == 1 {
+                assert!(store.cancel_schedule(first, now_ms).await.unwrap());
+                ids.insert(0, first.to_string());
+            }
+        }
+        ids
+    });
+    let process = schedule(&rig);
+    let answer = ask(process.address(), "GET /scheduler/?state=cancelled", &Value::Null);
+    let found = answer.json();
+    let found: Vec<&str> =
+        found.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!((found, answer.header("link")), (ids.iter().map(String::as_str).collect(), None));
+    process.stop();
 }
 
 fn what_is_cancelled_or_deleted_starts_no_more(rig: Rig) {

@@ -9,8 +9,9 @@ mod tools;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use async_data_processor::store::schedules::{NewSchedule, ScheduleId, Start};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Answer, Process, Rig, request, wait_for};
 use crate::postgres;
@@ -40,6 +41,21 @@ fn rig_with_database() -> Rig {
     let name = format!("schedules_{}", NUMBERS.fetch_add(1, Relaxed));
     rig.set("DATABASE_URL", postgres::server::shared().database(&name));
     rig
+}
+
+/// A schedule of tasks of the kind `echo`, every so many seconds from a time on, which may be long
+/// past: then nobody was there.
+fn every(seconds: u32, from_ms: i64, catch_up: &str, overlap: &str) -> NewSchedule {
+    let from = DateTime::from_timestamp_millis(from_ms).unwrap().to_rfc3339();
+    let plan = json!({
+        "work": {"task": {"kind": "echo", "payload": ""}}, "start_time": from,
+        "lateness_seconds": 5, "recurrence": {
+            "steps": {"every": {"seconds": seconds}}, "until": null, "catch_up": catch_up,
+            "overlap": overlap,
+        },
+    });
+    let (id, plan) = (ScheduleId::new(), plan.to_string().into_bytes());
+    NewSchedule { id, label: None, plan, start: Start::Recurring(from_ms) }
 }
 
 /// Starts a scheduler, and waits until it listens.

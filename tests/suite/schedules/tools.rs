@@ -42,6 +42,10 @@ fn what_is_added_is_listed_shown_cancelled_and_deleted(rig: Rig) {
     let (active, _) = run(&rig, &["list", "--state", "active,ended"], 0);
     assert_eq!(active.lines().count(), 2, "a head and a line: {active}");
     assert!(active.contains(&again) && active.contains("echo"), "{active}");
+    let (newest, more) = run(&rig, &["list", "--limit", "1", "--output", "json"], 0);
+    assert_eq!((json(&newest).len(), more.contains("there are more")), (1, true), "{more}");
+    let (_, more) = run(&rig, &["list", "--limit", "2"], 0);
+    assert!(!more.contains("there are more"), "{more}");
     let (of_ship, _) = run(&rig, &["list", "--ship-name", "USS Enterprise"], 0);
     assert!(of_ship.contains(&once) && of_ship.contains(at), "{of_ship}");
     let (shown, _) = run(&rig, &["show", &again], 0);

@@ -32,6 +32,7 @@ pub(super) struct Known {
     run_at_ms: Millis,
     expires_at_ms: Option<Millis>,
     deadline_ms: Option<Millis>,
+    has_begun: bool,
     owner: Option<WorkerId>,
     follows: Option<usize>,
 }
@@ -60,6 +61,7 @@ impl Model {
             run_at_ms: new.run_at_ms,
             expires_at_ms: new.expires_at_ms,
             deadline_ms: None,
+            has_begun: false,
             owner: None,
             follows: leader,
             new,
@@ -85,9 +87,10 @@ impl Model {
             }
             TaskState::Failed | TaskState::Missed => {
                 for follower in followers {
-                    let attempt = self.0[at].attempt;
+                    let (attempt, has_begun) = (self.0[at].attempt, self.0[at].has_begun);
                     let known = &mut self.0[follower];
                     (known.state, known.follows, known.attempt) = (state, None, attempt);
+                    known.has_begun = has_begun;
                 }
             }
             _ => {}
@@ -96,6 +99,7 @@ impl Model {
 
     fn fail(&mut self, at: usize, again_at_ms: Option<Millis>) {
         self.0[at].failures += 1;
+        self.0[at].has_begun = true;
         match again_at_ms {
             Some(run_at_ms) if self.0[at].failures < FAILURES_MAX => {
                 self.0[at].run_at_ms = run_at_ms;
@@ -108,14 +112,20 @@ impl Model {
     fn give_out(&mut self, at: usize, owner: Option<WorkerId>) {
         self.0[at].state = TaskState::Running;
         self.0[at].attempt += 1;
+        self.0[at].has_begun = true;
         self.0[at].owner = owner;
+    }
+
+    fn is_too_late(&self, at: usize, now_ms: Millis) -> bool {
+        let known = &self.0[at];
+        !known.has_begun && known.expires_at_ms.is_some_and(|until_ms| until_ms < now_ms)
     }
 
     fn miss(&mut self, now_ms: Millis) {
         for at in 0..self.0.len() {
             let known = &self.0[at];
             let waits = known.state == TaskState::Pending && known.follows.is_none();
-            if waits && known.expires_at_ms.is_some_and(|until_ms| until_ms < now_ms) {
+            if waits && self.is_too_late(at, now_ms) {
                 self.leave(at, TaskState::Missed);
             }
         }
@@ -138,7 +148,7 @@ impl Model {
             if claimed.len() == tasks_max {
                 break;
             }
-            if self.0[at].expires_at_ms.is_some_and(|until_ms| until_ms < now_ms) {
+            if self.is_too_late(at, now_ms) {
                 self.leave(at, TaskState::Missed);
             } else {
                 self.give_out(at, Some(worker));

@@ -11,11 +11,11 @@ use async_data_processor::task::{Beat, Outcome, WorkerId};
 
 use super::{Stores, T0, claim_at, claim_of, end, failed, get, ids, result, state, submit, task};
 
-const MINUTE_MS: Millis = 60_000;
+pub(super) const MINUTE_MS: Millis = 60_000;
 const DAY_MS: Millis = 24 * 60 * MINUTE_MS;
 
 /// A schedule that starts a task of kind `a` at this time.
-fn once(label: &str, at_ms: Millis) -> NewSchedule {
+pub(super) fn once(label: &str, at_ms: Millis) -> NewSchedule {
     let id = ScheduleId::new();
     let task = NewTask { id: id.task(), run_at_ms: at_ms, ..task("a") };
     let plan = format!("{label} at {at_ms}").into_bytes();
@@ -23,7 +23,7 @@ fn once(label: &str, at_ms: Millis) -> NewSchedule {
 }
 
 /// A schedule that is due at this time, and again.
-fn recurring(next_at_ms: Millis) -> NewSchedule {
+pub(super) fn recurring(next_at_ms: Millis) -> NewSchedule {
     NewSchedule {
         id: ScheduleId::new(),
         label: None,
@@ -32,7 +32,7 @@ fn recurring(next_at_ms: Millis) -> NewSchedule {
     }
 }
 
-async fn add(store: &Arc<dyn Store>, schedule: NewSchedule) -> ScheduleId {
+pub(super) async fn add(store: &Arc<dyn Store>, schedule: NewSchedule) -> ScheduleId {
     let id = schedule.id;
     assert_eq!(store.add_schedule(schedule, T0).await.unwrap(), Submitted::New);
     id
@@ -42,11 +42,11 @@ async fn show(store: &Arc<dyn Store>, id: ScheduleId) -> Schedule {
     store.schedule(id).await.unwrap().unwrap()
 }
 
-fn times(due_at_ms: Millis, last_due_at_ms: Millis, count: u64) -> Times {
+pub(super) fn times(due_at_ms: Millis, last_due_at_ms: Millis, count: u64) -> Times {
     Times { due_at_ms, last_due_at_ms, count }
 }
 
-fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
+pub(super) fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
     NewOccurrence {
         times: times(due_at_ms, due_at_ms, 1),
         decision: Decision::Started,
@@ -55,13 +55,13 @@ fn start(id: ScheduleId, due_at_ms: Millis) -> NewOccurrence {
     }
 }
 
-fn missed(times: Times) -> NewOccurrence {
+pub(super) fn missed(times: Times) -> NewOccurrence {
     NewOccurrence { times, decision: Decision::Missed, reason: Some("away"), task: None }
 }
 
-fn step(id: ScheduleId, from_ms: Millis, occurrences: Vec<NewOccurrence>) -> Advance {
+pub(super) fn step(id: ScheduleId, from_ms: Millis, occurrences: Vec<NewOccurrence>) -> Advance {
     let next_at_ms = Some(from_ms + MINUTE_MS);
-    Advance { id, from_ms, next_at_ms, occurrences, replaced: None }
+    Advance { id, from_ms, next_at_ms, cut: None, occurrences, replaced: None }
 }
 
 async fn advance(store: &Arc<dyn Store>, step: Advance, now_ms: Millis) -> bool {
@@ -110,9 +110,7 @@ pub(crate) async fn a_schedule_stands_as_its_task_stands(Stores { one, two, keep
     assert_eq!(show(&two, good).await.state, ScheduleState::Running);
     end(&one, &claimed[0], Outcome::Finished(result(b"{}"))).await;
     end(&one, &claimed[1], failed("no", true)).await;
-    one.sweep(Sweep { now_ms: T0 + 6, ended_before_ms: None, clock_went_back: false })
-        .await
-        .unwrap();
+    one.sweep(Sweep { now_ms: T0 + 6, ..Sweep::default() }).await.unwrap();
     let shown = show(&two, good).await;
     let run = shown.run.unwrap();
     assert_eq!((shown.state, run.state), (ScheduleState::Finished, TaskState::Finished));
@@ -123,6 +121,23 @@ pub(crate) async fn a_schedule_stands_as_its_task_stands(Stores { one, two, keep
     let shown = show(&two, late).await;
     assert_eq!(shown.state, ScheduleState::Missed);
     assert!(shown.run.unwrap().error.unwrap().contains("its time was over"));
+}
+
+pub(crate) async fn of_two_schedules_of_one_id_nothing_is_left_of_the_second(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    for _ in 0..20 {
+        let single = once("a", T0 + DAY_MS);
+        let again = NewSchedule { id: single.id, ..recurring(T0 + DAY_MS) };
+        let id = single.id;
+        let (first, second) =
+            tokio::join!(one.add_schedule(single, T0), two.add_schedule(again, T0));
+        let both = (first.unwrap(), second.unwrap());
+        let is_first = both == (Submitted::New, Submitted::Conflict);
+        assert!(is_first || both == (Submitted::Conflict, Submitted::New), "{both:?}");
+        assert_eq!(one.task(id.task()).await.unwrap().is_some(), is_first);
+        assert_eq!(show(&one, id).await.next_at_ms.is_none(), is_first);
+    }
 }
 
 async fn page(store: &Arc<dyn Store>, filter: ScheduleFilter) -> Vec<ScheduleId> {
@@ -216,8 +231,17 @@ pub(crate) async fn what_was_decided_of_a_time_stands(Stores { one, two, keep: _
     // The clock went back to the sixth minute, and the times come again.
     let now_ms = T0 + 5 * MINUTE_MS + 1;
     let again = T0 + 6 * MINUTE_MS;
-    let rewound = Advance { next_at_ms: Some(again), ..step(id, last + MINUTE_MS, vec![]) };
+    let left = times(T0, T0 + 5 * MINUTE_MS, 6);
+    let rewound = Advance {
+        next_at_ms: Some(again),
+        cut: Some(left.clone()),
+        ..step(id, last + MINUTE_MS, vec![])
+    };
     assert!(advance(&two, rewound, now_ms).await);
+    let due = one.due_schedules(9, last - 1).await.unwrap();
+    assert_eq!((due.schedules.len(), due.decided.len()), (1, 0));
+    let due = one.due_schedules(9, last).await.unwrap();
+    assert_eq!(due.decided.into_iter().collect::<Vec<_>>(), [(id, vec![last])]);
     assert!(advance(&one, step(id, again, vec![start(id, again)]), again).await);
     let next_at_ms = Some(last + MINUTE_MS);
     let skip = NewOccurrence { decision: Decision::Skipped, task: None, ..start(id, last) };
@@ -226,7 +250,8 @@ pub(crate) async fn what_was_decided_of_a_time_stands(Stores { one, two, keep: _
     let decided = decided(&two, id).await;
     let shown: Vec<_> =
         decided.iter().map(|one| (one.times.due_at_ms, one.decision.word())).collect();
-    // The long absence began before now, and so it stays.
+    // Of the long absence, which began before now, that stays which had come.
+    assert_eq!(decided[2].times, left);
     assert_eq!(shown, [(last, "started"), (again, "started"), (T0, "missed")]);
     assert_eq!(claim_at(&one, WorkerId::new(), 9, last).await.len(), 2);
 }
@@ -268,6 +293,21 @@ pub(crate) async fn a_replaced_start_is_cancelled_and_the_last_step_ends_a_sched
     assert!(one.cancel_schedule(id, next + 1).await.unwrap());
     assert_eq!(state(&one, id.task_due_at(next)).await, TaskState::Cancelled);
     assert_eq!(show(&one, id).await.state, ScheduleState::Cancelled);
+}
+
+pub(crate) async fn nothing_is_replaced_by_what_is_not_started(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    let id = add(&one, recurring(T0)).await;
+    assert!(advance(&one, step(id, T0, vec![start(id, T0)]), T0).await);
+    // The clock went back, and the time comes again.
+    let rewound = Advance { next_at_ms: Some(T0), ..step(id, T0 + MINUTE_MS, vec![]) };
+    assert!(advance(&two, rewound, T0 - 1).await);
+    let replaced = Some(id.task_due_at(T0));
+    let again = Advance { replaced, ..step(id, T0, vec![start(id, T0)]) };
+    assert!(advance(&two, again, T0).await);
+    assert_eq!(state(&one, id.task_due_at(T0)).await, TaskState::Pending);
+    assert_eq!(decided(&one, id).await.len(), 1);
 }
 
 pub(crate) async fn a_cancelled_schedule_starts_nothing_any_more(
@@ -322,7 +362,7 @@ pub(crate) async fn a_deleted_schedule_is_gone_and_its_tasks_are_cancelled(
 async fn prune(store: &Arc<dyn Store>, before_ms: Millis) -> u64 {
     let now_ms = T0 + 100 * DAY_MS;
     let ended_before_ms = Some(before_ms);
-    let sweep = Sweep { now_ms, ended_before_ms, clock_went_back: false };
+    let sweep = Sweep { now_ms, ended_before_ms, ..Sweep::default() };
     store.sweep(sweep).await.unwrap().pruned
 }
 

@@ -1,21 +1,24 @@
 //! What a file of tasks survives, and what it is refused for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use async_data_processor::store::schedules::ScheduleFilter;
 use async_data_processor::store::sqlite::SqliteStore;
-use async_data_processor::store::{Filter, NewTask, Store, StoreError, TaskState};
+use async_data_processor::store::{Filter, Millis, NewTask, Store, StoreError, Task, TaskState};
 use async_data_processor::task::{Outcome, TaskId, WorkerId};
 use rusqlite::Connection;
 
-use super::{T0, claim, result, settlement, task};
+use super::{T0, claim, result, schedules, settlement, task};
 use crate::harness::wait_for;
 use crate::survive_space::SmallDisk;
 
+/// When schedules are due: after all that runs.
+const AHEAD: Millis = T0 + 24 * 60 * schedules::MINUTE_MS;
 const LEDGER: &str = "STORE_LEDGER";
 const CHILD: &str = "store::sqlite_faults::a_child_writes_until_it_is_killed";
 
@@ -177,6 +180,8 @@ async fn a_child_writes_until_it_is_killed() {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(ledger.parent().unwrap()).unwrap());
     let mut ledger = std::fs::File::options().append(true).open(ledger).unwrap();
     let worker = WorkerId::new();
+    let mut due_ms = AHEAD;
+    let again = schedules::add(&store, schedules::recurring(due_ms)).await;
     loop {
         let new: Vec<NewTask> = (0..20).map(|_| task("a")).collect();
         let mut lines = String::new();
@@ -191,6 +196,48 @@ async fn a_child_writes_until_it_is_killed() {
         let lines: String = done.iter().map(|done| format!("{} finished\n", done.id)).collect();
         store.settle(done).await.unwrap();
         ledger.write_all(lines.as_bytes()).unwrap();
+        let coming = schedules::once("s", AHEAD);
+        let lines = format!("{} pending\n", coming.id);
+        store.add_schedule(coming, T0).await.unwrap();
+        ledger.write_all(lines.as_bytes()).unwrap();
+        let steps = vec![schedules::step(again, due_ms, vec![schedules::start(again, due_ms)])];
+        assert_eq!(store.advance(steps, T0).await.unwrap(), [true]);
+        let lines = format!("{} pending\n", again.task_due_at(due_ms));
+        ledger.write_all(lines.as_bytes()).unwrap();
+        due_ms += schedules::MINUTE_MS;
+        for is_kept in [true, false] {
+            let over = schedules::once("s", AHEAD);
+            let id = over.id;
+            store.add_schedule(over, T0).await.unwrap();
+            let cancelled = store.cancel_schedule(id, T0).await;
+            let ended = if is_kept { cancelled } else { store.delete_schedule(id, T0).await };
+            assert!(ended.unwrap());
+        }
+    }
+}
+
+/// Schedules and their tasks are there together, and each step whole.
+async fn assert_schedules_are_whole(store: &Arc<dyn Store>, tasks: &[Task]) {
+    let filter = ScheduleFilter { schedules_max: usize::MAX, ..Default::default() };
+    let page = store.schedules(filter).await.unwrap();
+    assert_eq!(page.next, None);
+    let mut started: HashSet<TaskId> = HashSet::new();
+    for schedule in page.schedules {
+        let Some(next_at_ms) = schedule.next_at_ms else {
+            assert!(schedule.run.is_some(), "{} has no task", schedule.id);
+            started.insert(schedule.id.task());
+            continue;
+        };
+        let decided = store.occurrences(schedule.id, None, usize::MAX).await.unwrap();
+        let steps = (next_at_ms - AHEAD) / schedules::MINUTE_MS;
+        assert_eq!(decided.len() as i64, steps, "{} has gone on by as much", schedule.id);
+        assert!(decided.iter().all(|one| one.run.is_some()), "{} lacks a task", schedule.id);
+        assert_eq!(schedule.task, decided.first().and_then(|last| last.task));
+        started.extend(decided.iter().filter_map(|one| one.task));
+    }
+    let waits = |task: &&Task| task.run_at_ms >= AHEAD && task.state == TaskState::Pending;
+    for task in tasks.iter().filter(waits) {
+        assert!(started.contains(&task.id), "{} is nobody's", task.id);
     }
 }
 
@@ -228,6 +275,7 @@ async fn killed_writers_leave_all_that_was_answered() {
             assert!(state.is_some(), "lost {id}");
             assert!(!is_finished || state == Some(TaskState::Finished), "{id} is not finished");
         }
+        assert_schedules_are_whole(&store, &all).await;
         for count in store.counts().await.unwrap() {
             let counted = all.iter().filter(|task| task.state == count.state).count();
             assert_eq!(counted as u64, count.tasks, "{}", count.state);

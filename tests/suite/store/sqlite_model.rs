@@ -4,6 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use async_data_processor::store::schedules::{
+    Advance, ScheduleFilter, ScheduleId, ScheduleState, Start,
+};
 use async_data_processor::store::sqlite::SqliteStore;
 use async_data_processor::store::{
     Filter, Millis, NewTask, Settlement, Store, Submitted, Sweep, WorkerBeat,
@@ -13,7 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::model::{End, FAILURES_MAX, Model, Shown};
-use super::{T0, claim_of, failed, result, task};
+use super::{T0, claim_of, failed, result, schedules, task};
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -25,6 +28,9 @@ enum Operation {
     Retry(Index),
     Bury { worker: bool },
     BeginOutside(Index),
+    AddSchedule { is_once: bool },
+    Advance { schedule: Index, starts: bool, replaces: bool },
+    EndSchedule { schedule: Index, is_kept: bool },
     Sweep,
     Wait { ms: i64 },
     Reopen,
@@ -50,15 +56,31 @@ fn operations() -> impl Strategy<Value = Operation> {
         2 => any::<Index>().prop_map(Operation::Retry),
         1 => any::<bool>().prop_map(|worker| Operation::Bury { worker }),
         1 => any::<Index>().prop_map(Operation::BeginOutside),
+        1 => any::<bool>().prop_map(|is_once| Operation::AddSchedule { is_once }),
+        3 => (any::<Index>(), any::<bool>(), any::<bool>()).prop_map(
+            |(schedule, starts, replaces)| Operation::Advance { schedule, starts, replaces }
+        ),
+        1 => (any::<Index>(), any::<bool>())
+            .prop_map(|(schedule, is_kept)| Operation::EndSchedule { schedule, is_kept }),
         1 => Just(Operation::Sweep),
         2 => (0_i64..4000).prop_map(|ms| Operation::Wait { ms }),
         1 => Just(Operation::Reopen),
     ]
 }
 
+/// A schedule, and what it has started; `next_at_ms` is of one that recurs and has not ended.
+struct Planned {
+    id: ScheduleId,
+    is_once: bool,
+    next_at_ms: Option<Millis>,
+    starts: Vec<TaskId>,
+    decided: usize,
+}
+
 struct World {
     store: Arc<dyn Store>,
     model: Model,
+    schedules: Vec<Planned>,
     workers: [WorkerId; 2],
     now_ms: Millis,
 }
@@ -122,6 +144,96 @@ impl World {
         assert_eq!(buried, self.model.bury(dead, self.now_ms));
     }
 
+    fn task_of(&self, id: TaskId) -> usize {
+        self.model.0.iter().position(|known| known.new.id == id).unwrap()
+    }
+
+    async fn add_schedule(&mut self, is_once: bool) {
+        let now_ms = self.now_ms;
+        let mut new =
+            if is_once { schedules::once("x", now_ms) } else { schedules::recurring(now_ms) };
+        let id = new.id;
+        if let Start::Once(task) = &mut new.start {
+            task.failures_max = FAILURES_MAX;
+            assert_eq!(self.model.submit(task.clone()), Submitted::New);
+        }
+        assert_eq!(self.store.add_schedule(new, now_ms).await.unwrap(), Submitted::New);
+        let next_at_ms = (!is_once).then_some(now_ms);
+        let starts = if is_once { vec![id.task()] } else { Vec::new() };
+        self.schedules.push(Planned { id, is_once, next_at_ms, starts, decided: 0 });
+    }
+
+    /// What is there already is found as it was left, by a scheduler that comes second as well.
+    async fn advance(&mut self, schedule: Index, starts: bool, replaces: bool) {
+        let count = self.schedules.len();
+        let Some(at) = (count > 0).then(|| schedule.index(count)) else { return };
+        let Planned { id, next_at_ms: Some(due_ms), .. } = self.schedules[at] else { return };
+        let replaced = self.schedules[at].starts.last().copied().filter(|_| replaces);
+        let mut occurrence = if starts {
+            schedules::start(id, due_ms)
+        } else {
+            schedules::missed(schedules::times(due_ms, due_ms, 1))
+        };
+        if let Some(task) = &mut occurrence.task {
+            task.failures_max = FAILURES_MAX;
+        }
+        let started = occurrence.task.clone();
+        let step = Advance { replaced, ..schedules::step(id, due_ms, vec![occurrence]) };
+        let stood = self.store.advance(vec![step.clone(), step], self.now_ms).await.unwrap();
+        assert_eq!(stood, [true, false]);
+        if let Some(task) = started {
+            self.schedules[at].starts.push(task.id);
+            assert_eq!(self.model.submit(task), Submitted::New);
+            if let Some(replaced) = replaced {
+                self.model.cancel(self.task_of(replaced));
+            }
+        }
+        self.schedules[at].decided += 1;
+        self.schedules[at].next_at_ms = Some(due_ms + schedules::MINUTE_MS);
+    }
+
+    async fn end_schedule(&mut self, schedule: Index, is_kept: bool) {
+        let count = self.schedules.len();
+        let Some(at) = (count > 0).then(|| schedule.index(count)) else { return };
+        let (id, now_ms) = (self.schedules[at].id, self.now_ms);
+        let ended = if is_kept {
+            self.store.cancel_schedule(id, now_ms).await
+        } else {
+            self.store.delete_schedule(id, now_ms).await
+        };
+        assert!(ended.unwrap());
+        for start in self.schedules[at].starts.clone() {
+            self.model.cancel(self.task_of(start));
+        }
+        self.schedules[at].next_at_ms = None;
+        if !is_kept {
+            self.schedules.remove(at);
+            assert_eq!(self.store.schedule(id).await.unwrap(), None);
+        }
+    }
+
+    async fn compare_schedules(&self) {
+        let filter = ScheduleFilter { schedules_max: usize::MAX, ..Default::default() };
+        let mut found = self.store.schedules(filter).await.unwrap().schedules;
+        found.reverse();
+        assert_eq!(found.len(), self.schedules.len());
+        for (found, known) in found.iter().zip(&self.schedules) {
+            assert_eq!((found.id, found.next_at_ms), (known.id, known.next_at_ms));
+            assert_eq!(found.task, known.starts.last().copied());
+            let state = match known.next_at_ms {
+                _ if known.is_once => {
+                    let task = self.model.shown(self.task_of(known.id.task()));
+                    ScheduleState::of_task(task.state)
+                }
+                Some(_) => ScheduleState::Active,
+                None => ScheduleState::Cancelled,
+            };
+            assert_eq!(found.state, state);
+            let decided = self.store.occurrences(known.id, None, usize::MAX).await.unwrap();
+            assert_eq!(decided.len(), known.decided);
+        }
+    }
+
     async fn run(&mut self, operation: Operation, dir: &Path) {
         let now_ms = self.now_ms;
         match operation {
@@ -149,8 +261,15 @@ impl World {
                 self.store.begin_outside(id, now_ms, now_ms + 100).await.unwrap().unwrap();
                 self.model.begin_outside(at, now_ms + 100);
             }
+            Operation::AddSchedule { is_once } => self.add_schedule(is_once).await,
+            Operation::Advance { schedule, starts, replaces } => {
+                self.advance(schedule, starts, replaces).await;
+            }
+            Operation::EndSchedule { schedule, is_kept } => {
+                self.end_schedule(schedule, is_kept).await;
+            }
             Operation::Sweep => {
-                let sweep = Sweep { now_ms, ended_before_ms: None, clock_went_back: false };
+                let sweep = Sweep { now_ms, ..Sweep::default() };
                 self.store.sweep(sweep).await.unwrap();
                 self.model.sweep(now_ms);
             }
@@ -196,10 +315,12 @@ proptest! {
         runtime.block_on(async {
             let workers = [WorkerId::new(), WorkerId::new()];
             let model = Model::default();
-            let mut world = World { store: open(dir.path()), model, workers, now_ms: T0 };
+            let store = open(dir.path());
+            let mut world = World { store, model, schedules: Vec::new(), workers, now_ms: T0 };
             for operation in operations {
                 world.run(operation, dir.path()).await;
                 world.compare().await;
+                world.compare_schedules().await;
             }
         });
     }

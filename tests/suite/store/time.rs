@@ -1,7 +1,9 @@
 //! What time does, and what a retry undoes.
 
-use async_data_processor::store::{NewTask, Sweep, Swept, TaskState};
-use async_data_processor::task::{Outcome, TaskId, WorkerId};
+use std::sync::Arc;
+
+use async_data_processor::store::{NewTask, Settled, Store, Sweep, Swept, TaskState};
+use async_data_processor::task::{Beat, Outcome, TaskId, WorkerId};
 
 use super::{
     Stores, T0, claim, claim_at, claim_of, claim_one, end, failed, get, ids, keyed, result, state,
@@ -11,7 +13,7 @@ use super::{
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 fn sweep_at(now_ms: i64) -> Sweep {
-    Sweep { now_ms, ended_before_ms: None, clock_went_back: false }
+    Sweep { now_ms, ..Sweep::default() }
 }
 
 fn prune_before(ended_before_ms: i64) -> Sweep {
@@ -126,7 +128,7 @@ pub(crate) async fn a_clock_that_went_back_delays_nothing(
     let failing = submit_at(&one, NewTask { run_at_ms: T0, ..task("b") }, T0).await;
     let planned = NewTask { run_at_ms: ahead + 5, ..task("a") };
     let planned = submit_at(&one, planned, ahead).await;
-    // Its time had come, but nobody had claimed it yet.
+    // Its time had come by the wrong clock, and nobody had claimed it yet.
     let was_due = NewTask { run_at_ms: ahead - 5, ..task("a") };
     let was_due = submit_at(&one, was_due, T0).await;
     one.sweep(sweep_at(ahead)).await.unwrap();
@@ -140,8 +142,115 @@ pub(crate) async fn a_clock_that_went_back_delays_nothing(
     two.sweep(Sweep { clock_went_back: true, ..sweep_at(T0 + 1) }).await.unwrap();
     let mut due = ids(&claim().await.unwrap().tasks);
     due.sort_unstable();
-    assert_eq!(due, [at_once, failing, was_due]);
-    assert_eq!(get(&one, planned).await.run_at_ms, ahead + 5);
+    assert_eq!(due, [at_once, failing]);
+    for (id, run_at_ms) in [(planned, ahead + 5), (was_due, ahead - 5)] {
+        let waits = get(&one, id).await;
+        assert_eq!((waits.state, waits.run_at_ms), (TaskState::Pending, run_at_ms), "none early");
+    }
+}
+
+pub(crate) async fn what_a_wrong_clock_has_missed_waits_again(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    let of =
+        |kind, at_ms| NewTask { run_at_ms: at_ms, expires_at_ms: Some(at_ms + 60), ..task(kind) };
+    let (over, coming, open) = (T0 + 100, T0 + 9000, T0 + 1000);
+    let over = submit(&one, of("a", over)).await;
+    let by_sweep = submit(&one, of("b", coming)).await;
+    let by_claim = submit(&one, of("a", open)).await;
+    let right = submit(&one, NewTask { expires_at_ms: Some(T0), ..task("a") }).await;
+    two.sweep(sweep_at(T0 + 1)).await.unwrap();
+    assert_eq!(claim_at(&two, WorkerId::new(), 9, T0 + DAY_MS).await, []);
+    two.sweep(sweep_at(T0 + DAY_MS)).await.unwrap();
+    for id in [over, by_sweep, by_claim, right] {
+        assert_eq!(state(&one, id).await, TaskState::Missed);
+    }
+    let now_ms = open + 30;
+    one.sweep(Sweep { clock_went_back: true, ..sweep_at(now_ms) }).await.unwrap();
+    assert_eq!(state(&one, over).await, TaskState::Missed);
+    assert_eq!(state(&one, right).await, TaskState::Missed);
+    let waits = get(&one, by_sweep).await;
+    assert_eq!((waits.state, waits.finished_at_ms, waits.error), (TaskState::Pending, None, None));
+    assert_eq!(waits.run_at_ms, coming);
+    let worker = WorkerId::new();
+    assert_eq!(ids(&claim_at(&one, worker, 9, now_ms).await), [by_claim]);
+    let claim = one.claim(claim_of(worker, &["b"], 9, coming)).await.unwrap();
+    assert_eq!(ids(&claim.tasks), [by_sweep]);
+}
+
+/// What becomes of an attempt that began in time.
+async fn begun_in_time(one: &Arc<dyn Store>, outcome: Outcome) {
+    let id = submit(one, NewTask { expires_at_ms: Some(T0 + 5), ..task("a") }).await;
+    let claimed = claim_at(one, WorkerId::new(), 1, T0).await;
+    end(one, &claimed[0], outcome).await;
+    one.sweep(sweep_at(T0 + 6)).await.unwrap();
+    assert_eq!(state(one, id).await, TaskState::Pending);
+    let again = claim_at(one, WorkerId::new(), 1, T0 + 5000).await;
+    assert_eq!((again[0].id, again[0].attempt), (id, 2));
+    end(one, &again[0], Outcome::Finished(result(b"1"))).await;
+}
+
+pub(crate) async fn what_has_begun_in_time_is_tried_again_however_late(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    begun_in_time(&one, failed("no", false)).await;
+    begun_in_time(&one, Outcome::Released).await;
+    // Of a worker that dies, at a broker and not.
+    let id = submit(&one, NewTask { expires_at_ms: Some(T0 + 5), ..task("a") }).await;
+    let worker = WorkerId::new();
+    assert_eq!(claim_at(&one, worker, 1, T0).await.len(), 1);
+    let signed = one.workers().await.unwrap();
+    let dead = signed.into_iter().find(|beat| beat.worker == worker).unwrap();
+    assert_eq!(one.bury(dead, T0 + 1).await.unwrap(), 1);
+    two.sweep(sweep_at(T0 + 6)).await.unwrap();
+    for attempt in [2, 3] {
+        let taken = one.take_due(WorkerId::new(), 9, T0 + 5000).await.unwrap().tasks;
+        assert_eq!((taken[0].id, taken[0].attempt, taken.len()), (id, attempt, 1));
+        assert!(taken[0].started_at_ms.is_some());
+        one.dispatched(vec![(id, attempt)]).await.unwrap();
+        let heard = Sweep { is_all_heard: true, ..sweep_at(T0 + DAY_MS) };
+        assert_eq!(two.sweep(heard).await.unwrap(), Swept::default());
+        end(&one, &taken[0], failed("no", false)).await;
+    }
+}
+
+pub(crate) async fn what_nobody_takes_from_the_queue_in_time_is_missed(
+    Stores { one, two, keep: _keep }: Stores,
+) {
+    let until = || NewTask { expires_at_ms: Some(T0 + 5), ..task("a") };
+    let (waits, begun, died) =
+        (submit(&one, until()).await, submit(&one, until()).await, submit(&one, until()).await);
+    let on_its_way = submit(&one, until()).await;
+    let patient = submit(&one, task("a")).await;
+    assert_eq!(one.take_due(WorkerId::new(), 9, T0).await.unwrap().tasks.len(), 5);
+    one.dispatched([waits, begun, died, patient].map(|id| (id, 1)).to_vec()).await.unwrap();
+    let worker = WorkerId::new();
+    let beat = Beat { id: begun, attempt: 1, progress: 0 };
+    assert_eq!(one.beat(worker, vec![beat], T0 + 6).await.unwrap().lost, []);
+    let task = get(&one, died).await;
+    let outcome = Outcome::Died { reason: "killed".to_owned() };
+    super::settle(&one, super::settlement(&task, outcome, T0 + 4)).await;
+    let later = sweep_at(T0 + 60_000);
+    assert_eq!(two.sweep(later).await.unwrap(), Swept::default(), "it may have begun");
+    let heard = Sweep { is_all_heard: true, ..later };
+    let soon = Sweep { now_ms: T0 + 7, ..heard };
+    assert_eq!(two.sweep(soon).await.unwrap(), Swept::default(), "not all was heard yet");
+    assert_eq!(two.sweep(heard).await.unwrap(), Swept { missed: 1, ..Swept::default() });
+    let missed = get(&one, waits).await;
+    assert_eq!((missed.state, missed.finished_at_ms), (TaskState::Missed, Some(T0 + 60_000)));
+    assert!(missed.error.unwrap().contains("its time was over"));
+    let expected = [
+        (begun, TaskState::Running),
+        (died, TaskState::Pending),
+        (on_its_way, TaskState::Queued),
+        (patient, TaskState::Queued),
+    ];
+    for (id, expected) in expected {
+        assert_eq!(state(&one, id).await, expected);
+    }
+    // Whoever takes it at last is not asked any more.
+    let late = super::settlement(&get(&one, waits).await, Outcome::Finished(result(b"1")), T0);
+    assert_eq!(super::settle(&one, late).await, Settled::Late);
 }
 
 pub(crate) async fn a_retry_makes_an_unlucky_task_due_and_no_other(
