@@ -4,6 +4,7 @@ mod accounts;
 mod kills;
 mod output;
 mod redis;
+mod redis_losses;
 mod redis_server;
 
 use std::num::NonZeroU16;
