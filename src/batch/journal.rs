@@ -255,12 +255,7 @@ fn prune(
     let tables = txn.tables;
     let newest = counted(&txn.txn, tables, &batches_of(key.topic))?;
     for _ in 0..PRUNED_PER_BATCH {
-        let from = key.offset_key(0);
-        let oldest = tables.journal.get_greater_than_or_equal_to(&txn.txn, &from)?;
-        let Some((found, row)) = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key)) else {
-            return Ok(());
-        };
-        let row: BatchRow = decode("a row of table journal", row)?;
+        let Some(row) = oldest(&txn.txn, tables, key)? else { return Ok(()) };
         let keep = newest.saturating_sub(row.number_in_topic) < retention.batches_max
             && now_ms.saturating_sub(row.committed_ms) <= retention.age_ms_max;
         let mut progress = Progress::load(&txn.txn, tables, key)?;
@@ -268,8 +263,7 @@ fn prune(
         if keep || row.range.first != progress.pruned_below || row.range.end > progress.low {
             return Ok(());
         }
-        let found = found.to_vec();
-        tables.journal.delete(&mut txn.txn, &found)?;
+        tables.journal.delete(&mut txn.txn, &key.offset_key(row.range.first))?;
         progress.pruned_below = row.range.end;
         if row.kind == BatchKind::Dead {
             progress.pruned_dead += row.range.count();
@@ -277,6 +271,20 @@ fn prune(
         progress.store(txn, key)?;
     }
     Ok(())
+}
+
+/// The first row of a shard's done batches.
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub fn oldest(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+) -> Result<Option<BatchRow>, StateError> {
+    let oldest = tables.journal.get_greater_than_or_equal_to(txn, &key.offset_key(0))?;
+    let oldest = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key));
+    oldest.map(|(_, row)| decode("a row of table journal", row)).transpose()
 }
 
 /// The rows of a shard in one of the two tables, in order of their offsets.

@@ -50,6 +50,9 @@ pub enum Next {
         lines: u64,
         /// The place behind them.
         end: Place,
+        /// When the oldest file of the shard that is known was committed, in milliseconds since
+        /// 1970: they were before.
+        before_ms: Option<u64>,
     },
 }
 
@@ -137,12 +140,14 @@ fn next(
         }
         let gone = |lines_end: u64| {
             let end = Place { batch: entry.number, lines: lines_end };
-            Some((entry.number, Next::Gone { lines: lines_end - place.lines, end }))
+            let before_ms = journal::oldest(txn, tables, key)?.map(|row| row.committed_ms);
+            let gone = Next::Gone { lines: lines_end - place.lines, end, before_ms };
+            Ok(Some((entry.number, gone)))
         };
         if entry.lines_before > place.lines {
-            return Ok(gone(entry.lines_before));
+            return gone(entry.lines_before);
         }
-        let Some(row) = entry.row(txn, tables, key)? else { return Ok(gone(entry.end())) };
+        let Some(row) = entry.row(txn, tables, key)? else { return gone(entry.end()) };
         let skip = place.lines - entry.lines_before;
         let end = entry.end_place();
         return Ok(Some((entry.number, Next::Batch { row: Box::new(row), skip, end })));

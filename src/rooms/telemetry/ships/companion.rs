@@ -4,9 +4,9 @@
 //! Every line counts for its ship. One that is dated more than [`AHEAD_MAX`] after its storing
 //! counts, and is nothing else: a ship whose clock is wrong would stand in every chart's way.
 
+use chrono::TimeDelta;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::line::{self, CommonForm, Read};
@@ -20,7 +20,7 @@ use crate::rooms::telemetry::ship::ShipName;
 use crate::state::{StateError, WriteTxn};
 
 /// How far a reading may be dated ahead of its storing, and still be shown.
-pub const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const AHEAD_MAX: TimeDelta = TimeDelta::days(1);
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -115,7 +115,7 @@ impl BatchAccount {
 
     /// The last microsecond, since 1970, that is not too far ahead.
     fn ahead_us(&self) -> i64 {
-        let ahead_s = self.now_s.saturating_add_unsigned(AHEAD_MAX.as_secs());
+        let ahead_s = self.now_s.saturating_add(AHEAD_MAX.num_seconds());
         ahead_s.saturating_mul(SECOND_US)
     }
 

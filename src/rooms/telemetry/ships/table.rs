@@ -84,7 +84,7 @@ fn add_row(txn: &mut WriteTxn<'_>, ship: &ShipAccount, now_s: i64) -> Result<(),
     if let Some(dated) = &ship.dated {
         let first_us = row.first_us.unwrap_or(dated.first_us);
         row.first_us = Some(first_us.min(dated.first_us));
-        // One that is dated ahead of now was so by a clock that was wrong: it stands in nobody's way.
+        // What is dated ahead of now was so by a clock that was wrong: it stands in nobody's way.
         let gives_way = |last_us| dated.last_us >= last_us || last_us / SECOND_US > now_s;
         if row.last_us.is_none_or(gives_way) {
             row.last_us = Some(dated.last_us);

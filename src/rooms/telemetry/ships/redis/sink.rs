@@ -240,7 +240,7 @@ impl Sink {
         let from = self.commits.place(key);
         let (row, skip, end) = match next {
             Next::Batch { row, skip, end } => (row, skip, end),
-            Next::Gone { lines, end } => {
+            Next::Gone { lines, end, .. } => {
                 if self.push_piece(link, key, &Piece::gap(from, end))? {
                     tracing::warn!(
                         %key, lines, "readings are in no list: the journal no longer knows their \
