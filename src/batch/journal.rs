@@ -5,9 +5,11 @@
 //! table journal:   the same                                                (done)
 //! table workers:   worker name -> JSON of `WorkerTotals`, kept for ever
 //! table meta:      "batches" -> how many batches were ever committed, u64 big-endian
+//!                  "batches " and the name of a topic -> how many of them are of that topic
 //! ```
 //!
-//! Rows of done batches are kept for a number of batches and a time; the totals stay.
+//! Rows of done batches are kept for a number of batches of their topic and a time; the totals
+//! stay.
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use super::dead;
 use super::name::{self, BatchKind, Compression, WorkerName};
 use crate::broker::progress::{Committed, Progress, Refused};
 use crate::broker::retry;
-use crate::message::{Offset, OffsetRange, ShardKey};
+use crate::message::{Offset, OffsetRange, ShardKey, Topic};
 use crate::state::{StateError, Table, Tables, WriteTxn};
 
 /// A batch that reached its commit point.
@@ -27,6 +29,9 @@ use crate::state::{StateError, Table, Tables, WriteTxn};
 pub struct BatchRow {
     /// Counts every batch of this state environment.
     pub number: u64,
+    /// Counts every batch of its topic; 0 where it was committed before that was counted.
+    #[serde(default)]
+    pub number_in_topic: u64,
     /// Its messages.
     pub range: OffsetRange,
     /// What it holds.
@@ -70,7 +75,7 @@ pub struct WorkerTotals {
 /// How long rows of done batches are kept; the smaller wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalRetention {
-    /// Batches (`JOURNAL_BATCHES`), counted over all shards.
+    /// Batches (`JOURNAL_BATCHES`), counted over all shards of a topic.
     pub batches_max: u64,
     /// Age in milliseconds (`JOURNAL_DAYS`).
     pub age_ms_max: u64,
@@ -132,11 +137,12 @@ pub fn prepare(
     };
     progress.store(txn, staged.key)?;
     retry::forget(txn, staged.key, staged.range)?;
-    let number = batches(&txn.txn, tables)? + 1;
-    tables.meta.put(&mut txn.txn, BATCHES, &number.to_be_bytes())?;
+    let number = count_batch(txn, BATCHES)?;
+    let number_in_topic = count_batch(txn, &batches_of(staged.key.topic))?;
     let row =
         BatchRow {
             number,
+            number_in_topic,
             range: staged.range,
             kind: staged.kind,
             bytes: staged.bytes,
@@ -172,8 +178,23 @@ const BATCHES: &[u8] = b"batches";
 /// # Errors
 /// A read failed.
 pub fn batches(txn: &RoTxn<'_>, tables: Tables) -> Result<u64, StateError> {
-    let stored = tables.meta.get(txn, BATCHES)?;
+    counted(txn, tables, BATCHES)
+}
+
+fn counted(txn: &RoTxn<'_>, tables: Tables, counter: &[u8]) -> Result<u64, StateError> {
+    let stored = tables.meta.get(txn, counter)?;
     Ok(stored.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+}
+
+/// Counts one more batch; the number of it.
+fn count_batch(txn: &mut WriteTxn<'_>, counter: &[u8]) -> Result<u64, StateError> {
+    let number = counted(&txn.txn, txn.tables, counter)? + 1;
+    txn.tables.meta.put(&mut txn.txn, counter, &number.to_be_bytes())?;
+    Ok(number)
+}
+
+fn batches_of(topic: Topic) -> Vec<u8> {
+    [BATCHES, b" ", topic.name().as_bytes()].concat()
 }
 
 /// Step 4: the batch is in place. Deletes what no longer needs to be kept: frames below the low
@@ -232,23 +253,17 @@ fn prune(
     now_ms: u64,
 ) -> Result<(), StateError> {
     let tables = txn.tables;
-    let newest = batches(&txn.txn, tables)?;
+    let newest = counted(&txn.txn, tables, &batches_of(key.topic))?;
     for _ in 0..PRUNED_PER_BATCH {
-        let from = key.offset_key(0);
-        let oldest = tables.journal.get_greater_than_or_equal_to(&txn.txn, &from)?;
-        let Some((found, row)) = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key)) else {
-            return Ok(());
-        };
-        let row: BatchRow = decode("a row of table journal", row)?;
-        let keep = newest.saturating_sub(row.number) < retention.batches_max
+        let Some(row) = oldest(&txn.txn, tables, key)? else { return Ok(()) };
+        let keep = newest.saturating_sub(row.number_in_topic) < retention.batches_max
             && now_ms.saturating_sub(row.committed_ms) <= retention.age_ms_max;
         let mut progress = Progress::load(&txn.txn, tables, key)?;
         // Above the mark, or with a gap before it, the rows still tell what is where.
         if keep || row.range.first != progress.pruned_below || row.range.end > progress.low {
             return Ok(());
         }
-        let found = found.to_vec();
-        tables.journal.delete(&mut txn.txn, &found)?;
+        tables.journal.delete(&mut txn.txn, &key.offset_key(row.range.first))?;
         progress.pruned_below = row.range.end;
         if row.kind == BatchKind::Dead {
             progress.pruned_dead += row.range.count();
@@ -256,6 +271,20 @@ fn prune(
         progress.store(txn, key)?;
     }
     Ok(())
+}
+
+/// The first row of a shard's done batches.
+///
+/// # Errors
+/// A read failed, or the row is damaged.
+pub fn oldest(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    key: ShardKey,
+) -> Result<Option<BatchRow>, StateError> {
+    let oldest = tables.journal.get_greater_than_or_equal_to(txn, &key.offset_key(0))?;
+    let oldest = oldest.filter(|(at, _)| ShardKey::parse(at) == Some(key));
+    oldest.map(|(_, row)| decode("a row of table journal", row)).transpose()
 }
 
 /// The rows of a shard in one of the two tables, in order of their offsets.

@@ -88,7 +88,7 @@ pub(super) struct BatchSettings {
     #[arg(long, env, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     batch_attempts: u32,
-    /// Rows of committed files that the journal keeps.
+    /// Rows of committed files that the journal keeps, of messages and of telemetry each.
     #[arg(long, env, value_name = "N", default_value_t = 100_000)]
     journal_batches: u64,
     /// How long the journal keeps them, in days; the smaller of the two limits wins.

@@ -35,7 +35,8 @@ pub(super) struct StateSettings {
     /// State directory, on a local disk; all processes that work together share it.
     #[arg(long, env = "STATE_DIR", value_name = "DIR", default_value = default_state_dir())]
     pub(super) state_dir: PathBuf,
-    /// The most bytes that waiting messages and the journal may take up; the first process decides.
+    /// The most bytes that waiting messages, the journal and the figures of ships may take up; the
+    /// first process decides.
     #[arg(long, env, value_name = "BYTES", default_value_t = 64 << 30)]
     #[arg(value_parser = RangedU64ValueParser::<usize>::new().range(16 << 20..=1 << 46))]
     state_map_bytes: usize,

@@ -15,10 +15,10 @@ use crate::rooms::telemetry::ships::redis::Address;
 /// What is kept of ships, and where else it goes.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ShipSettings {
-    /// For how many seconds back charts have figures for each second.
+    /// For how many seconds back charts have figures for each second: 110 bytes each for a ship.
     #[arg(long, env, value_name = "SECONDS", default_value_t = 86_400)]
     ship_seconds_kept: u64,
-    /// For how many minutes back charts have figures for each minute.
+    /// For how many minutes back charts have figures for each minute: 110 bytes each for a ship.
     #[arg(long, env, value_name = "MINUTES", default_value_t = 44_640)]
     ship_minutes_kept: u64,
     #[command(flatten)]

@@ -83,31 +83,38 @@ fn wrong(queue: &Inspected) -> Option<Finding> {
     })
 }
 
-fn absent(inspected: &[Inspected]) -> Option<Finding> {
+fn absent(inspected: &[Inspected]) -> Vec<Finding> {
     let is_absent = |queue: &&Inspected| matches!(queue.standing, Standing::Absent);
-    let names = listed(inspected.iter().filter(is_absent));
-    let any_shard = of_shards(inspected).any(|queue| !is_absent(&queue));
-    let of_others = inspected.iter().any(|queue| {
+    let is_of_others = |queue: &Inspected| {
         matches!(
             queue.standing,
             Standing::There { agrees: Err(BrokerError::OtherShards { .. }), .. }
         )
-    });
-    match (names.is_empty() || of_others, any_shard) {
-        (true, _) => None,
-        (false, false) => Some(
-            Finding::note(CHECK, format!("not there yet: {names}"))
-                .means("The first server or consumer makes them."),
-        ),
-        (false, true) => Some(
-            Finding::warning(CHECK, format!("not there, while others are: {names}"))
-                .means(
-                    "Somebody deleted them with what was in them, or a start has not come to its \
-                     end. The next start makes them again, empty.",
-                )
-                .advise("find out who deletes queues: a person, or a policy with expires"),
-        ),
+    };
+    if inspected.iter().any(is_of_others) {
+        return Vec::new();
     }
+    // Where nothing of a part is there, none was made yet, as of telemetry by an older version.
+    let is_made = |part: Part| {
+        let mut there = of_shards(inspected).filter(|queue| !is_absent(queue));
+        there.any(|queue| queue.part == part || !part.is_shard())
+    };
+    let (gone, to_come): (Vec<_>, Vec<_>) =
+        inspected.iter().filter(is_absent).partition(|queue| is_made(queue.part));
+    let to_come = (!to_come.is_empty()).then(|| {
+        Finding::note(CHECK, format!("not there yet: {}", listed(to_come.into_iter())))
+            .means("The first server or consumer makes them.")
+    });
+    let gone = (!gone.is_empty()).then(|| {
+        let names = listed(gone.into_iter());
+        Finding::warning(CHECK, format!("not there, while others are: {names}"))
+            .means(
+                "Somebody deleted them with what was in them, or a start has not come to its \
+                 end. The next start makes them again, empty.",
+            )
+            .advise("find out who deletes queues: a person, or a policy with expires")
+    });
+    to_come.into_iter().chain(gone).collect()
 }
 
 fn forsaken(inspected: &[Inspected]) -> Option<Finding> {
@@ -146,4 +153,29 @@ fn interop() -> Finding {
              of shards. What others publish has no id: sent twice, it is in the files twice.",
         )
         .advise("leave it off unless the other side needs it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(part: Part, is_there: bool) -> Inspected {
+        let there = Standing::There { messages: 0, consumers: 1, agrees: Ok(()) };
+        let standing = if is_there { there } else { Standing::Absent };
+        Inspected { name: format!("{part:?}"), part, standing }
+    }
+
+    #[test]
+    fn queues_that_a_newer_version_will_make_are_no_alarm() {
+        let told = |there: [bool; 4]| {
+            let parts = [Part::Pin, Part::Shard, Part::Shard, Part::Telemetry];
+            let all: Vec<_> = parts.into_iter().zip(there).map(|(p, t)| queue(p, t)).collect();
+            absent(&all).into_iter().map(|finding| finding.found).collect::<Vec<_>>()
+        };
+        assert!(told([true; 4]).is_empty());
+        assert_eq!(told([true, true, true, false]), ["not there yet: Telemetry"]);
+        assert_eq!(told([false; 4]), ["not there yet: Pin, Shard, Shard, Telemetry"]);
+        let while_others = "not there, while others are: Pin, Shard";
+        assert_eq!(told([false, true, false, false]), ["not there yet: Telemetry", while_others]);
+    }
 }

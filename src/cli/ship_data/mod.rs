@@ -184,14 +184,14 @@ fn print_readings(
             }
             None if !command.follow => break,
             None => {
-                reader.missing.tell();
+                reader.tell_missing();
                 if stop.wait_stopping(FOLLOW_POLL) {
                     break;
                 }
             }
         }
     }
-    reader.missing.tell();
+    reader.tell_missing();
     Ok(Exit::Done)
 }
 

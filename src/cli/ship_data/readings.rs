@@ -26,25 +26,38 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Whether a batch may hold such readings; what is dated too far ahead of its storing is passed
-    /// over, as in charts.
+    /// Whether a batch may hold such readings.
     fn may_be_in(&self, row: &BatchRow) -> bool {
-        let ahead_ms = u64::try_from(AHEAD_MAX.as_millis()).unwrap_or(u64::MAX);
-        self.since.is_none_or(|since| {
-            let since_ms = u64::try_from(since.timestamp_millis()).unwrap_or(0);
-            row.committed_ms.saturating_add(ahead_ms) >= since_ms
-        })
+        self.since.is_none_or(|since| last_date(row) >= since)
     }
 
-    fn holds(&self, line: &[u8]) -> bool {
+    /// Whether it may be missed that files are gone which were committed before `before_ms`.
+    fn misses_before(&self, before_ms: Option<u64>) -> bool {
+        let before = before_ms.and_then(date);
+        self.since.zip(before).is_none_or(|(since, before)| since < before)
+    }
+
+    /// Whether a line of a batch is such a reading.
+    fn holds(&self, row: &BatchRow, line: &[u8]) -> bool {
         if self.ship.is_none() && self.since.is_none() {
             return true;
         }
         datagram::read_line(line).is_some_and(|(ship, reading)| {
+            let at = reading.at.to_utc();
             self.ship.as_ref().is_none_or(|wanted| *wanted == ship)
-                && self.since.is_none_or(|since| reading.at >= since)
+                && self.since.is_none_or(|since| (since..=last_date(row)).contains(&at))
         })
     }
+}
+
+/// What is dated later than this in a batch is too far ahead of its storing, as in charts.
+fn last_date(row: &BatchRow) -> DateTime<Utc> {
+    let last = date(row.committed_ms).and_then(|at| at.checked_add_signed(AHEAD_MAX));
+    last.unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+fn date(at_ms: u64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(i64::try_from(at_ms).ok()?)
 }
 
 /// Prints readings from files.
@@ -57,12 +70,21 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Says on stderr what could not be printed since it was last said.
+    pub(super) fn tell_missing(&mut self) {
+        // Whose they are is not known without their files.
+        let of_all = if self.filter.ship.is_some() { " of all ships" } else { "" };
+        std::mem::take(&mut self.missing).tell(of_all);
+    }
+
     /// Prints what comes next; the place behind it.
     pub(super) fn read(&mut self, next: Next) -> io::Result<Place> {
         let (row, skip, end) = match next {
             Next::Batch { row, skip, end } => (row, skip, end),
-            Next::Gone { lines, end } => {
-                self.missing.forgotten += lines;
+            Next::Gone { lines, end, before_ms } => {
+                if self.filter.misses_before(before_ms) {
+                    self.missing.forgotten += lines;
+                }
                 return Ok(end);
             }
         };
@@ -71,7 +93,7 @@ impl Reader<'_> {
         }
         let left = row.range.count().saturating_sub(skip);
         match lines::open(self.disk, &row)? {
-            Opened::Lines(lines) => self.print(lines, skip)?,
+            Opened::Lines(lines) => self.print(&row, lines, skip)?,
             Opened::TakenAway => {
                 self.missing.taken_away_files += 1;
                 self.missing.taken_away += left;
@@ -84,7 +106,7 @@ impl Reader<'_> {
         Ok(end)
     }
 
-    fn print(&mut self, mut lines: Box<dyn BufRead>, skip: u64) -> io::Result<()> {
+    fn print(&mut self, row: &BatchRow, mut lines: Box<dyn BufRead>, skip: u64) -> io::Result<()> {
         let (mut line, mut text, mut at) = (Vec::new(), Vec::new(), 0);
         while self.out.goes_on()? {
             line.clear();
@@ -92,7 +114,7 @@ impl Reader<'_> {
                 break;
             }
             at += 1;
-            if at > skip && self.filter.holds(&line) {
+            if at > skip && self.filter.holds(row, &line) {
                 self.take(&line, &mut text);
             }
             if text.len() >= PRINTED_BYTES {
@@ -128,9 +150,8 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    /// Says on stderr what there is to say, and begins anew.
-    pub(super) fn tell(&mut self) {
-        let Self { taken_away_files, taken_away, forgotten, damaged } = std::mem::take(self);
+    fn tell(self, of_all: &str) {
+        let Self { taken_away_files, taken_away, forgotten, damaged } = self;
         let gone = match taken_away_files {
             1 => "a file that was taken away".to_owned(),
             files => format!("{files} files that were taken away"),
@@ -142,7 +163,7 @@ impl Missing {
         ] {
             if readings > 0 {
                 let s = if readings == 1 { "" } else { "s" };
-                say(format_args!("ship-data: not shown: {readings} reading{s} in {place}"));
+                say(format_args!("ship-data: not shown: {readings} reading{s}{of_all} in {place}"));
             }
         }
     }

@@ -192,3 +192,31 @@ fn old_figures_are_forgotten_and_counts_are_not() {
     assert_eq!((&list[1]["name"], &list[1]["count"]), (&json!("old"), &json!(2_400)));
     server.stop();
 }
+
+#[test]
+fn telemetry_shortens_nothing_that_is_known_of_messages() {
+    let mut rig = rig();
+    rig.set("JOURNAL_BATCHES", 3).set("WORKERS_COUNT", 1).set("WORKERS_MAX", 1);
+    let server = rig.serve(&["server"]);
+    let consumer = rig.start(&["message-consumer"]);
+    let fleet = Fleet::of(&rig);
+    let pruned = |topic: Value| {
+        let account = rig.verify(&[]);
+        let shards = account["shards"].as_array().unwrap().iter();
+        let of = shards.filter(|shard| shard["topic"] == topic);
+        of.map(|shard| shard["pruned"].as_u64().unwrap()).sum::<u64>()
+    };
+    post_entries(server.address(), &[crate::harness::entry(0, "a")]);
+    rig.wait_drained();
+    for _ in 0..8 {
+        stored(&rig, &fleet, "TARDIS", &lines("TARDIS", now(), 1));
+    }
+    assert_eq!((pruned(Value::Null), pruned("telemetry".into())), (0, 5));
+    for _ in 0..5 {
+        post_entries(server.address(), &[crate::harness::entry(0, "a")]);
+        rig.wait_drained();
+    }
+    assert_eq!((pruned(Value::Null), pruned("telemetry".into())), (3, 5));
+    consumer.stop();
+    server.stop();
+}

@@ -3,7 +3,10 @@
 mod accounts;
 mod kills;
 mod output;
+mod over_rabbitmq;
 mod redis;
+mod redis_losses;
+mod redis_script;
 pub(crate) mod redis_server;
 
 use std::num::NonZeroU16;
@@ -40,7 +43,12 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Into the state directory of a rig.
     pub(crate) fn of(rig: &Rig) -> Self {
-        let state = open_state(&rig.state(), 64 << 30).unwrap();
+        Self::with_map(rig, 64 << 30)
+    }
+
+    /// The same, with room for so much.
+    pub(crate) fn with_map(rig: &Rig, map_bytes: usize) -> Self {
+        let state = open_state(&rig.state(), map_bytes).unwrap();
         let publisher = EmbeddedBroker::new(state.clone(), Arc::new(SystemClock), RETENTION);
         Self { publisher: Box::new(publisher.unwrap()), state, _runtime: None }
     }

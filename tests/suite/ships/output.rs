@@ -127,6 +127,25 @@ fn what_the_journal_has_forgotten_is_told() {
         "ship-data: not shown: {missing} readings in files that the journal no longer knows\n"
     );
     assert_eq!(told, expected);
+    let told = |flags: &[&str]| said(&rig.run(&[&["ship-data"], flags].concat())).2;
+    assert_eq!(told(&["--ship", "x"]), expected.replace("readings in", "readings of all ships in"));
+    assert_eq!(told(&["--since", "1h"]), expected);
+    // All that is asked for is known.
+    assert_eq!(told(&["--since", "0s"]), "");
+}
+
+#[test]
+fn what_is_dated_far_ahead_is_left_out_of_what_is_new() {
+    let rig = rig();
+    let consumer = rig.start(&["message-consumer"]);
+    let fleet = Fleet::of(&rig);
+    let at = |hours| line("TARDIS", now() + TimeDelta::hours(hours), 5, 0);
+    let [today, ahead] = [at(0), at(25)];
+    fleet.publish("TARDIS", &[today.clone(), ahead.clone()]);
+    rig.wait_drained();
+    assert_eq!(printed(&rig, &["--since", "1h"]), format!("{today}\n"));
+    assert_eq!(printed(&rig, &["--ship", "TARDIS"]), format!("{today}\n{ahead}\n"));
+    consumer.stop();
 }
 
 /// A `ship-data --follow` whose stdout goes into a file.

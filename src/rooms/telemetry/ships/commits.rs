@@ -50,6 +50,9 @@ pub enum Next {
         lines: u64,
         /// The place behind them.
         end: Place,
+        /// When the oldest file of the shard that is known was committed, in milliseconds since
+        /// 1970: they were before.
+        before_ms: Option<u64>,
     },
 }
 
@@ -64,6 +67,10 @@ struct Entry {
 impl Entry {
     const fn end(self) -> u64 {
         self.lines_before + self.range.count()
+    }
+
+    const fn end_place(self) -> Place {
+        Place { batch: self.number, lines: self.end() }
     }
 
     fn read((key, value): (&[u8], &[u8])) -> Result<Self, StateError> {
@@ -133,14 +140,16 @@ fn next(
         }
         let gone = |lines_end: u64| {
             let end = Place { batch: entry.number, lines: lines_end };
-            Some((entry.number, Next::Gone { lines: lines_end - place.lines, end }))
+            let before_ms = journal::oldest(txn, tables, key)?.map(|row| row.committed_ms);
+            let gone = Next::Gone { lines: lines_end - place.lines, end, before_ms };
+            Ok(Some((entry.number, gone)))
         };
         if entry.lines_before > place.lines {
-            return Ok(gone(entry.lines_before));
+            return gone(entry.lines_before);
         }
-        let Some(row) = entry.row(txn, tables, key)? else { return Ok(gone(entry.end())) };
+        let Some(row) = entry.row(txn, tables, key)? else { return gone(entry.end()) };
         let skip = place.lines - entry.lines_before;
-        let end = Place { batch: entry.number, lines: entry.end() };
+        let end = entry.end_place();
         return Ok(Some((entry.number, Next::Batch { row: Box::new(row), skip, end })));
     }
     Ok(None)
@@ -169,12 +178,49 @@ impl Commits {
         let txn = commits.state.read()?;
         for key in shards(&txn, commits.state.tables())? {
             if let Some(last) = last(&txn, commits.state.tables(), key)? {
-                let place = Place { batch: last.number, lines: last.end() };
-                commits.places.insert(key, place);
+                commits.places.insert(key, last.end_place());
             }
         }
         drop(txn);
         Ok(commits)
+    }
+
+    /// The place behind the newest batch of a shard.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn end(&self, key: ShardKey) -> Result<Place, StateError> {
+        let last = last(&*self.state.read()?, self.state.tables(), key)?;
+        Ok(last.map_or(Place::default(), Entry::end_place))
+    }
+
+    /// Whether a shard has ever been at `place`, as far as is known. It has not where the state
+    /// directory is an older copy of itself.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn knows(&self, key: ShardKey, place: Place) -> Result<bool, StateError> {
+        let (txn, table) = (self.state.read()?, self.state.tables().ship_batches);
+        let at = key.offset_key(place.batch);
+        let of_shard = |found: Option<(&[u8], &[u8])>| {
+            let found = found.filter(|(at, _)| ShardKey::parse(at) == Some(key));
+            found.map(Entry::read).transpose()
+        };
+        if let Some(entry) = of_shard(table.get_lower_than_or_equal_to(&txn, &at)?)? {
+            let lines = entry.lines_before..=entry.end();
+            return Ok(entry.number == place.batch && lines.contains(&place.lines));
+        }
+        // Its row was deleted long ago, or there was none.
+        let oldest = of_shard(table.get_greater_than(&txn, &at)?)?;
+        Ok(place.lines <= oldest.map_or(0, |entry| entry.lines_before))
+    }
+
+    /// The shards that ever took telemetry.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn shards(&self) -> Result<Vec<ShardKey>, StateError> {
+        shards(&*self.state.read()?, self.state.tables())
     }
 
     /// What comes next, and in which shard; `None` when all that is committed was read. It stays

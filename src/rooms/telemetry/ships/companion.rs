@@ -4,9 +4,9 @@
 //! Every line counts for its ship. One that is dated more than [`AHEAD_MAX`] after its storing
 //! counts, and is nothing else: a ship whose clock is wrong would stand in every chart's way.
 
+use chrono::TimeDelta;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::line::{self, CommonForm, Read};
@@ -20,7 +20,7 @@ use crate::rooms::telemetry::ship::ShipName;
 use crate::state::{StateError, WriteTxn};
 
 /// How far a reading may be dated ahead of its storing, and still be shown.
-pub const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const AHEAD_MAX: TimeDelta = TimeDelta::days(1);
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -115,7 +115,7 @@ impl BatchAccount {
 
     /// The last microsecond, since 1970, that is not too far ahead.
     fn ahead_us(&self) -> i64 {
-        let ahead_s = self.now_s.saturating_add_unsigned(AHEAD_MAX.as_secs());
+        let ahead_s = self.now_s.saturating_add(AHEAD_MAX.num_seconds());
         ahead_s.saturating_mul(SECOND_US)
     }
 
@@ -154,6 +154,16 @@ impl BatchAccount {
         });
         Some((at, read))
     }
+
+    fn store(&mut self, txn: &mut WriteTxn<'_>) -> Result<(), StateError> {
+        for ship in &mut self.ships {
+            ship.close();
+            table::add(txn, ship, self.kept, self.now_s)?;
+            // As many others: or the rows of ships that went would stay behind those that come.
+            table::trim_next(txn, self.kept, self.now_s)?;
+        }
+        Ok(())
+    }
 }
 
 /// What a stored line begins with, and what follows its ship's name.
@@ -185,11 +195,7 @@ impl Tally for BatchAccount {
                 "lines of telemetry name no ship, and count for none"
             );
         }
-        for ship in &mut self.ships {
-            ship.close();
-            table::add(txn, ship, self.kept, self.now_s)?;
-        }
-        table::trim_next(txn, self.kept, self.now_s)?;
+        self.store(txn)?;
         commits::note(txn, key, row)
     }
 }
@@ -246,6 +252,7 @@ impl Dated {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{State, StateOptions};
 
     /// 2026-11-22T07:30:00Z
     const NOW_S: i64 = 1_795_332_600;
@@ -294,6 +301,73 @@ mod tests {
         let dated = a.dated.as_ref().unwrap();
         assert_eq!(dated.latest, lines[6].trim_end().as_bytes());
         assert_eq!(dated.last_us - dated.first_us, SECOND_US);
+    }
+
+    fn state(dir: &std::path::Path) -> State {
+        State::open(StateOptions {
+            dir: dir.to_owned(),
+            map_bytes: 64 << 20,
+            low_water_bytes: Some(0),
+            on_poison: Box::new(|reason| panic!("{reason}")),
+        })
+        .unwrap()
+    }
+
+    /// Stores lines of that second as a batch.
+    fn store(state: &State, kept: Kept, second: i64, lines: &[String]) {
+        let lines = lines.concat();
+        let stored = state.commit(move |txn| {
+            let mut account = BatchAccount::new(NOW_S + second, kept);
+            account.add(lines.as_bytes());
+            account.store(txn)
+        });
+        stored.unwrap();
+    }
+
+    /// How many readings the rows of a table are of.
+    fn sum(state: &State, table: crate::state::Table) -> u64 {
+        let txn = state.read().unwrap();
+        let rows = table.iter(&txn).unwrap();
+        rows.map(|row| Bucket::decode(row.unwrap().1).unwrap().count).sum()
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_for_a_while_leaves_nothing_stale() {
+        let kept = Kept { seconds: 7_200, minutes: 44_640 };
+        for jump in [60 * 60, 24 * 60 * 60] {
+            let dir = tempfile::tempdir().unwrap();
+            let state = state(dir.path());
+            let latest = || {
+                let txn = state.read().unwrap();
+                let row = table::ship(&txn, state.tables(), &"a".parse().unwrap()).unwrap();
+                row.map(|row| (row.last_us.unwrap() / SECOND_US - NOW_S, row.latest)).unwrap()
+            };
+            for (second, value) in [(0, "5"), (jump, "6"), (60, "7"), (61, "8")] {
+                let sent = line("a", second, value);
+                store(&state, kept, second, std::slice::from_ref(&sent));
+                let (last, shown) = latest();
+                assert_eq!((last, shown.unwrap().get()), (second, sent.trim_end()), "{jump}");
+            }
+            // What comes late is not the latest.
+            store(&state, kept, 62, &[line("a", 30, "9")]);
+            assert_eq!(latest().0, 61);
+            assert_eq!(sum(&state, state.tables().ship_minutes), 5);
+            // What was dated ahead goes in its time.
+            (0..2).for_each(|_| store(&state, kept, jump + 7_300, &[line("b", jump, "5")]));
+            assert_eq!(sum(&state, state.tables().ship_seconds), 0);
+        }
+    }
+
+    #[test]
+    fn a_batch_of_many_ships_deletes_the_old_rows_of_as_many_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, kept) = (state(dir.path()), Kept { seconds: 60, minutes: 0 });
+        for (second, prefix) in [(0, "a"), (100, "b"), (200, "b")] {
+            let of = |ship: i64| line(&format!("{prefix}{ship}"), second, "5");
+            let lines: Vec<_> = (0..10).map(of).collect();
+            store(&state, kept, second, &lines);
+        }
+        assert_eq!(sum(&state, state.tables().ship_seconds), 10);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!
 //! No name holds a 0. Times are i64 big-endian with the sign turned, so that keys are in the order
 //! of time, before 1970 too. A ship's row is kept for ever; the others are deleted when they are
-//! old, a few with each batch: of the batch's ships, and of one other ship in its turn.
+//! old, a few with each batch: of the batch's ships, and of as many others in their turn.
 
 use std::ops::Bound;
 
@@ -22,6 +22,8 @@ use super::bucket::Bucket;
 use super::companion::{Kept, ShipAccount};
 use crate::rooms::telemetry::ship::ShipName;
 use crate::state::{StateError, Table, Tables, WriteTxn};
+
+const SECOND_US: i64 = 1_000_000;
 
 /// Old rows of a ship that are deleted at once, at least; and beyond those that came.
 const TRIMMED: usize = 64;
@@ -49,7 +51,7 @@ pub(super) fn add(
     kept: Kept,
     now_s: i64,
 ) -> Result<(), StateError> {
-    add_row(txn, ship)?;
+    add_row(txn, ship, now_s)?;
     let tables = txn.tables;
     let (first_second, first_minute) = (kept.first_second(now_s), kept.first_minute(now_s));
     let (mut seconds, mut minutes) = (0, 0);
@@ -73,7 +75,7 @@ pub(super) fn add(
     trim(txn, tables.ship_minutes, &ship.name, first_minute, TRIMMED + 2 * minutes)
 }
 
-fn add_row(txn: &mut WriteTxn<'_>, ship: &ShipAccount) -> Result<(), StateError> {
+fn add_row(txn: &mut WriteTxn<'_>, ship: &ShipAccount, now_s: i64) -> Result<(), StateError> {
     let table = txn.tables.ships;
     let key = ship.name.as_str().as_bytes();
     let mut row = table.get(&txn.txn, key)?.map(decode).transpose()?.unwrap_or_default();
@@ -82,7 +84,9 @@ fn add_row(txn: &mut WriteTxn<'_>, ship: &ShipAccount) -> Result<(), StateError>
     if let Some(dated) = &ship.dated {
         let first_us = row.first_us.unwrap_or(dated.first_us);
         row.first_us = Some(first_us.min(dated.first_us));
-        if row.last_us.is_none_or(|last_us| dated.last_us >= last_us) {
+        // What is dated ahead of now was so by a clock that was wrong: it stands in nobody's way.
+        let gives_way = |last_us| dated.last_us >= last_us || last_us / SECOND_US > now_s;
+        if row.last_us.is_none_or(gives_way) {
             row.last_us = Some(dated.last_us);
             // It was read as a line of a ship, and so is JSON.
             row.latest = serde_json::from_slice(&dated.latest).ok();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError, Script};
+use redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue, RedisError, Script};
 
 use super::piece::Piece;
 use super::{Address, COUNTS, PLACES};
@@ -31,18 +31,44 @@ impl Link {
         Ok(Self { connection: connected.await?, script })
     }
 
-    /// Whether it still answers.
-    pub(super) async fn ping(&mut self) -> Result<(), RedisError> {
-        redis::cmd("PING").query_async(&mut self.connection).await
+    /// How far a state directory has come in each of its shards; of which nothing is there, nothing
+    /// was pushed.
+    pub(super) async fn places(
+        &mut self,
+        identity: &str,
+    ) -> Result<HashMap<ShardKey, Place>, RedisError> {
+        let stored = self.hash(&places_key(identity)).await?;
+        let read = |(shard, text): (&String, &String)| {
+            let wrong = || not_a_place(&format!("{shard} {text}"));
+            Ok((ShardKey::parse_short(shard).ok_or_else(wrong)?, place(text).ok_or_else(wrong)?))
+        };
+        stored.iter().map(read).collect()
     }
 
     /// How many datagrams of each ship were pushed, ever.
     pub(super) async fn counts(&mut self) -> Result<Vec<(String, u64)>, RedisError> {
+        Ok(self.hash(COUNTS).await?.into_iter().collect())
+    }
+
+    /// Whether there are lists, but no count of any: database 0 was lost, and database 1 was not.
+    pub(super) async fn lists_are_uncounted(&mut self) -> Result<bool, RedisError> {
         let mut asked = redis::pipe();
-        asked.cmd("SELECT").arg(0).ignore().cmd("HGETALL").arg(COUNTS);
+        asked.cmd("SELECT").arg(0).ignore().cmd("EXISTS").arg(COUNTS);
+        asked.cmd("SELECT").arg(super::SHIPS_DATABASE).ignore().cmd("DBSIZE");
+        let (counts, lists): (u64, u64) = asked.query_async(&mut self.connection).await?;
+        Ok(counts == 0 && lists > 0)
+    }
+
+    /// A hash of database 0.
+    async fn hash<V: FromRedisValue>(
+        &mut self,
+        key: &str,
+    ) -> Result<HashMap<String, V>, RedisError> {
+        let mut asked = redis::pipe();
+        asked.cmd("SELECT").arg(0).ignore().cmd("HGETALL").arg(key);
         asked.cmd("SELECT").arg(super::SHIPS_DATABASE).ignore();
-        let (counts,): (HashMap<String, u64>,) = asked.query_async(&mut self.connection).await?;
-        Ok(counts.into_iter().collect())
+        let (hash,) = asked.query_async(&mut self.connection).await?;
+        Ok(hash)
     }
 
     /// Pushes a piece, if a shard of the state directory `identity` is at its beginning; the place
@@ -55,7 +81,7 @@ impl Link {
         list_max: u64,
     ) -> Result<Place, RedisError> {
         let mut push = self.script.prepare_invoke();
-        push.key(format!("{PLACES}:{identity}")).key(COUNTS);
+        push.key(places_key(identity)).key(COUNTS);
         push.arg(key.short()).arg(text(piece.from)).arg(text(piece.to)).arg(list_max);
         for (ship, datagrams) in &piece.ships {
             push.arg(ship.as_str()).arg(datagrams.len());
@@ -64,8 +90,17 @@ impl Link {
             }
         }
         let said: String = push.invoke_async(&mut self.connection).await?;
-        Ok(place(&said).unwrap_or_default())
+        place(&said).ok_or_else(|| not_a_place(&said))
     }
+}
+
+fn places_key(identity: &str) -> String {
+    format!("{PLACES}:{identity}")
+}
+
+fn not_a_place(found: &str) -> RedisError {
+    let text = format!("its database 0 has \"{found}\" where the place of a shard should be");
+    (ErrorKind::UnexpectedReturnType, "no place", text).into()
 }
 
 /// A place as Redis has it.

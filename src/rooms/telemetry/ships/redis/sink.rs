@@ -1,7 +1,8 @@
 //! The thread that follows the journal and pushes into Redis, for ever.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::link::Link;
 use super::piece::Piece;
 use super::{Address, trouble};
 use crate::batch::disk::Disk;
+use crate::batch::journal::BatchRow;
 use crate::batch::lines::{self, Opened};
 use crate::broker::ownership::FileLock;
 use crate::message::ShardKey;
@@ -22,8 +24,8 @@ use crate::state::{State, StateError};
 
 /// How often it is looked for what was committed since.
 const POLL: Duration = Duration::from_millis(100);
-/// How often an idle connection is tried.
-const PING_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether Redis still is where it was: it may be emptied, or another one.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 /// The pause before Redis is tried again, at first and at most; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
@@ -75,7 +77,8 @@ impl From<StateError> for Paused {
 /// The thread can't be started.
 pub fn start(parts: SinkParts) -> std::io::Result<JoinHandle<()>> {
     let runtime = Handle::current();
-    let sink = Sink { runtime, commits: Commits::from_start(parts.state.clone()), parts };
+    let commits = Commits::from_start(parts.state.clone());
+    let sink = Sink { runtime, commits, parts, has_pushed: false };
     std::thread::Builder::new().name("redis".to_owned()).spawn(move || sink.run())
 }
 
@@ -83,26 +86,38 @@ struct Sink {
     runtime: Handle,
     parts: SinkParts,
     commits: Commits,
+    /// Whether this process knows that something of its state directory was in Redis.
+    has_pushed: bool,
 }
 
 impl Sink {
     fn run(mut self) {
         let Some(_lock) = self.stand_by() else { return };
         let life = self.parts.life.clone();
+        if let Err(error) = self.follow_until_stopped(&life) {
+            life.fail(error.to_string());
+        }
+        // Whoever takes over finds out for itself.
+        if let Err(error) = trouble::note(&self.parts.state, None) {
+            tracing::debug!(%error, "what is wrong with Redis stays noted");
+        }
+    }
+
+    fn follow_until_stopped(&mut self, life: &Lifecycle) -> Result<(), StateError> {
         let mut pause = PAUSE;
         loop {
             let began = Instant::now();
             let Err(paused) = self.follow();
             match paused {
-                Paused::Stopping => return,
+                Paused::Stopping => return Ok(()),
                 Paused::Trouble(text) => self.note(Some(&text)),
-                Paused::State(error) => return life.fail(error.to_string()),
+                Paused::State(error) => return Err(error),
             }
             if began.elapsed() > PAUSE_MAX {
                 pause = PAUSE;
             }
             if life.wait_stopping(jittered(pause)) {
-                return;
+                return Ok(());
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
@@ -156,21 +171,68 @@ impl Sink {
     /// Follows and pushes until something comes between.
     fn follow(&mut self) -> Result<Infallible, Paused> {
         let mut link = self.wait(Link::connect(&self.parts.address))?;
-        tracing::info!(address = %self.parts.address, "pushing telemetry into lists");
-        self.note(None);
-        let mut asked_at = Instant::now();
+        self.look_up(&mut link)?;
+        let (mut looked_at, mut is_well) = (Instant::now(), false);
         loop {
-            if let Some((key, next)) = self.commits.next()? {
+            let next = self.commits.next()?;
+            let is_idle = next.is_none();
+            if let Some((key, next)) = next {
                 self.push(&mut link, key, next)?;
-                asked_at = Instant::now();
-            } else if self.parts.life.wait_stopping(POLL) {
+            }
+            if !is_well {
+                // Only now: a Redis without memory lets everybody in.
+                tracing::info!(address = %self.parts.address, "pushing telemetry into lists");
+                self.note(None);
+                is_well = true;
+            }
+            if is_idle && self.parts.life.wait_stopping(POLL) {
                 return Err(Paused::Stopping);
             }
-            if asked_at.elapsed() > PING_EVERY {
-                self.wait(link.ping())?;
-                asked_at = Instant::now();
+            if looked_at.elapsed() > LOOK_UP_EVERY {
+                self.look_up(&mut link)?;
+                looked_at = Instant::now();
             }
         }
+    }
+
+    /// Goes to where Redis is in each shard: it may have lost what it had, or all of it.
+    fn look_up(&mut self, link: &mut Link) -> Result<(), Paused> {
+        let theirs = self.wait(link.places(self.parts.state.identity()))?;
+        if theirs.is_empty() && self.has_pushed && self.wait(link.lists_are_uncounted())? {
+            return Err(Paused::Trouble(format!(
+                "{}: database 0 was emptied and database 1 was not, so nobody knows which readings \
+                 are in its lists: empty both, and all that the journal knows is pushed again",
+                self.parts.address
+            )));
+        }
+        self.has_pushed |= !theirs.is_empty();
+        let shards = self.commits.shards()?.into_iter().chain(theirs.keys().copied());
+        for key in shards.collect::<BTreeSet<_>>() {
+            let place = theirs.get(&key).copied().unwrap_or_default();
+            if self.commits.knows(key, place)? {
+                self.commits.go_to(key, place);
+            } else {
+                self.begin_anew(link, key, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a shard go on behind what is committed: Redis is in a place where this state directory
+    /// never was, since that is an older copy of itself.
+    fn begin_anew(&mut self, link: &mut Link, key: ShardKey, place: Place) -> Result<(), Paused> {
+        let end = self.commits.end(key)?;
+        let SinkParts { state, list_max, .. } = &self.parts;
+        let nothing = Piece::gap(place, end);
+        if self.wait(link.push(state.identity(), key, &nothing, *list_max))? == end {
+            self.commits.go_to(key, end);
+            tracing::warn!(
+                %key, lines_pushed = place.lines, lines_here = end.lines,
+                "Redis has readings that this state directory does not know, as after a restore: \
+                 it goes on with what is stored from now on"
+            );
+        }
+        Ok(())
     }
 
     /// Pushes what comes next in a shard, piece by piece.
@@ -178,7 +240,7 @@ impl Sink {
         let from = self.commits.place(key);
         let (row, skip, end) = match next {
             Next::Batch { row, skip, end } => (row, skip, end),
-            Next::Gone { lines, end } => {
+            Next::Gone { lines, end, .. } => {
                 if self.push_piece(link, key, &Piece::gap(from, end))? {
                     tracing::warn!(
                         %key, lines, "readings are in no list: the journal no longer knows their \
@@ -190,11 +252,10 @@ impl Sink {
         };
         let left = row.range.count().saturating_sub(skip);
         let opened = lines::open(self.parts.disk.as_ref(), &row);
-        let missing = match opened {
-            Ok(Opened::Lines(lines)) => return self.push_lines(link, key, lines, skip, end),
-            Ok(Opened::TakenAway) => "it was taken away".to_owned(),
-            Ok(Opened::Damaged(found)) => format!("it is damaged: {found}"),
-            Err(error) => format!("it cannot be read: {error}"),
+        let missing = match opened.map_err(|error| unreadable(&row, &error))? {
+            Opened::Lines(lines) => return self.push_lines(link, key, lines, &row, skip, end),
+            Opened::TakenAway => "it was taken away".to_owned(),
+            Opened::Damaged(found) => format!("it is damaged: {found}"),
         };
         if self.push_piece(link, key, &Piece::gap(from, end))? {
             let file = row.file.display();
@@ -208,16 +269,17 @@ impl Sink {
         link: &mut Link,
         key: ShardKey,
         mut lines: Box<dyn BufRead>,
+        row: &BatchRow,
         skip: u64,
         end: Place,
     ) -> Result<(), Paused> {
-        let unreadable = |error| Paused::Trouble(format!("reading a batch of {key}: {error}"));
         for _ in 0..skip {
-            lines.skip_until(b'\n').map_err(unreadable)?;
+            lines.skip_until(b'\n').map_err(|error| unreadable(row, &error))?;
         }
         loop {
             let from = self.commits.place(key);
-            let piece = Piece::read(lines.as_mut(), from, end).map_err(unreadable)?;
+            let piece = Piece::read(lines.as_mut(), from, end);
+            let piece = piece.map_err(|error| unreadable(row, &error))?;
             // In another place than was thought, all is looked up anew.
             if !self.push_piece(link, key, &piece)? || piece.to == end {
                 return Ok(());
@@ -225,7 +287,7 @@ impl Sink {
         }
     }
 
-    /// Pushes a piece; false if the shard was in another place, where it goes on then.
+    /// Pushes a piece; false if the shard was in another place, which is looked up then.
     fn push_piece(
         &mut self,
         link: &mut Link,
@@ -234,7 +296,19 @@ impl Sink {
     ) -> Result<bool, Paused> {
         let SinkParts { state, list_max, .. } = &self.parts;
         let place = self.wait(link.push(state.identity(), key, piece, *list_max))?;
-        self.commits.go_to(key, place);
-        Ok(place == piece.to)
+        let is_pushed = place == piece.to;
+        if is_pushed {
+            self.has_pushed = true;
+            self.commits.go_to(key, place);
+        } else {
+            self.look_up(link)?;
+        }
+        Ok(is_pushed)
     }
+}
+
+/// A file that is whole, for all that is known: it is tried again.
+fn unreadable(row: &BatchRow, error: &io::Error) -> Paused {
+    let file = row.file.display();
+    Paused::Trouble(format!("readings wait for Redis, since {file} cannot be read: {error}"))
 }
