@@ -3,7 +3,7 @@
 use async_data_processor::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use crate::harness::{Rig, wait_for};
+use crate::harness::{Rig, request, wait_for};
 use crate::rabbitmq::certificates::Certificates;
 
 /// Captures a ship for so many milliseconds, by the commands for people; the account.
@@ -76,6 +76,30 @@ fn a_spaceship_that_is_killed_is_captured_again_once_it_is_back() {
     rig.wait_drained();
     assert_eq!(account["stored"], rig.lines().len());
     spaceship.wait_log("a stream has ended");
+}
+
+#[test]
+fn a_spaceship_that_was_paused_is_captured_again_and_no_stream_of_it_stays() {
+    let mut rig = Rig::new();
+    rig.set("SPACESHIP_PORT", 0);
+    let spaceship = rig.serve(&["spaceship"]);
+    rig.set("SPACESHIP_URL", format!("http://{}", spaceship.address()));
+    let consumer = rig.start(&["message-consumer"]);
+    let id = submitted(&rig, 3_600_000);
+    spaceship.wait_log("a stream begins");
+    spaceship.signal("STOP");
+    // What it is asked meanwhile it does later, when nobody waits for it any more.
+    consumer.wait_log("no stream yet");
+    spaceship.signal("CONT");
+    wait_for("the capture to go on", || {
+        (consumer.log().matches("capturing").count() == 2).then_some(())
+    });
+    let cancelled = rig.run(&["tasks", "cancel", &id]);
+    assert_eq!(cancelled.status.code(), Some(0), "{cancelled:?}");
+    wait_for("the end of all streams", || {
+        let answer = request(spaceship.address(), "GET", "/stream/", &[], b"");
+        (answer.json()["number_of_active_streams"] == 0).then_some(())
+    });
 }
 
 #[test]
