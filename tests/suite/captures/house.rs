@@ -1,5 +1,6 @@
 //! Captures as tasks, on the real binary.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,7 +9,9 @@ use async_data_processor::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::fake::{FakeShip, FakeStream, telemetry};
+use super::streams::send_while_wanted;
 use crate::harness::{Process, Rig, entry, request, wait_for};
+use crate::rabbitmq::proxy::{Direction, Proxy};
 use crate::{postgres, rabbitmq};
 
 /// Makes a test of each function for each way in which tasks reach workers.
@@ -219,7 +222,7 @@ fn an_account_that_no_broker_takes_outlives_its_process_and_is_no_result_of_an_e
     let ship = FakeShip::start(a_hundred);
     rig.set("SPACESHIP_URL", ship.url()).set("RABBITMQ_URL", &url);
     let server = rig.serve(&["server"]);
-    let proxy = rabbitmq::proxy::Proxy::to(broker.port());
+    let proxy = Proxy::to(broker.port());
     rig.set("RABBITMQ_URL", proxy.url(&url)).set("ENDPOINT", "lab");
     let killed = consume(&rig);
     let id = submit(server.address(), "TARDIS", 15_000);
@@ -253,4 +256,33 @@ fn a_capture_for_which_no_port_is_left_says_so_and_leaves_the_other_alone() {
     assert_eq!(answer.status, 200, "{answer:?}");
     // It is tried again, and there is one now.
     assert_eq!(wait_stream(&ship, 1).ship, "Nostromo");
+}
+
+#[test]
+fn what_is_captured_while_the_way_to_the_broker_breaks_is_stored_once() {
+    let mut rig = with_database();
+    let broker = rabbitmq::broker::shared();
+    let url = broker.vhost(&format!("captures-{}", number()));
+    let ship = FakeShip::start(send_while_wanted);
+    rig.set("SPACESHIP_URL", ship.url()).set("RABBITMQ_URL", &url);
+    let server = rig.serve(&["server"]);
+    let proxy = Proxy::to(broker.port());
+    rig.set("RABBITMQ_URL", proxy.url(&url));
+    let _consumer = consume(&rig);
+    let id = submit(server.address(), "TARDIS", 20_000);
+    wait_stream(&ship, 0);
+    for bytes in [100, 60_000, 200_000] {
+        // Between what is published and what confirms it, sooner or later.
+        proxy.cut_after(Direction::ToBroker, bytes);
+        wait_for("the cut", || (!proxy.awaits_cut(Direction::ToBroker)).then_some(()));
+    }
+    wait_state(server.address(), &id, "finished");
+    let answer = request(server.address(), "GET", &format!("/tasks/{id}/result"), &[], b"");
+    let account = answer.json();
+    let stored = usize::try_from(account["stored"].as_u64().unwrap()).unwrap();
+    assert_eq!(account["sent"], ship.streams()[0].sent(), "{account}");
+    wait_for("all that is stored in files", || (rig.lines().len() >= stored).then_some(()));
+    let lines = rig.lines();
+    assert_eq!(lines.len(), stored, "{account}");
+    assert_eq!(lines.into_iter().collect::<HashSet<_>>().len(), stored, "none is there twice");
 }

@@ -25,7 +25,7 @@ fn endless() -> (FakeShip, mpsc::Receiver<SocketAddr>) {
     (ship, has_begun)
 }
 
-fn send_while_wanted(stream: &FakeStream) {
+pub(super) fn send_while_wanted(stream: &FakeStream) {
     for number in 0.. {
         if !stream.is_wanted() {
             return;
