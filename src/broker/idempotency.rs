@@ -27,6 +27,12 @@ pub struct KeyRetention {
     pub age_ms_max: u64,
 }
 
+impl KeyRetention {
+    /// Keys are neither looked up nor remembered: for those who need them on the way only, and are
+    /// not to push out the keys of others.
+    pub const NONE: Self = Self { keys_max: 0, age_ms_max: 0 };
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
     /// SHA-256 of the body.
@@ -72,6 +78,9 @@ pub fn find(
     retention: KeyRetention,
     now_ms: u64,
 ) -> Result<Option<Result<Receipt, PublishError>>, StateError> {
+    if retention == KeyRetention::NONE {
+        return Ok(None);
+    }
     let Some(row) = load(txn, tables, stored)? else { return Ok(None) };
     if now_ms.saturating_sub(row.at_ms) > retention.age_ms_max {
         return Ok(None);
@@ -94,6 +103,9 @@ pub fn remember(
     retention: KeyRetention,
     now_ms: u64,
 ) -> Result<(), StateError> {
+    if retention == KeyRetention::NONE {
+        return Ok(());
+    }
     let tables = txn.tables;
     let newest = tables.idempotency_order.last(&txn.txn)?.map(|(number, _)| read_number(number));
     let order = newest.transpose()?.map_or(0, |number| number + 1);

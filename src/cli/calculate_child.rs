@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit};
+use super::process::without_huge_pages;
 use crate::rooms::calculations::work;
 
 /// `calculate-child`.
@@ -26,6 +27,8 @@ pub(super) struct ChildCommand {
 
 pub(super) fn run(command: &ChildCommand) -> Result<Exit, Failure> {
     let ChildCommand { input, output, threads, parent } = command;
+    // Unlike the process that has started this one, it has much in few pieces.
+    without_huge_pages(false);
     work::calculate(*input, *threads, output, *parent).or_exit(Exit::Software)?;
     Ok(Exit::Done)
 }

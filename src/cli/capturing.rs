@@ -26,11 +26,8 @@ use crate::tasks::direct::DirectSupply;
 use crate::tasks::engine::Engine;
 use crate::tasks::handler::Handler;
 use crate::tasks::piped::PipedSupply;
-use crate::tasks::spool::Spool;
+use crate::tasks::spool::{ACCOUNTS, Spool};
 use crate::tasks::supply::Supply;
-
-/// How long it is remembered what was stored: longer than anybody tries to store it again.
-const KEYS_AGE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// How soon it is looked for captures again, whatever else is submitted.
 const CLAIM_GAP: Duration = Duration::from_millis(50);
@@ -54,7 +51,8 @@ pub(super) async fn capture_from(
         process.life.stopping().await;
         return Ok(());
     }
-    let keys = KeyRetention { keys_max: common.keys.idempotency_keys, age_ms_max: KEYS_AGE_MS_MAX };
+    // Only the process that has sent a parcel off sends it again.
+    let keys = KeyRetention::NONE;
     let Some(broker) = broker else {
         let publisher = Arc::new(embedded_publisher(&process, keys)?);
         return capture(process, settings, source, publisher, common.shards.count()).await;
@@ -89,7 +87,8 @@ async fn capture(
     };
     let dir = process.state.dir();
     let what = || format!("{}: the folder of results on their way", dir.display());
-    let (spool, left) = Spool::open(dir).with_context(what).or_exit(Exit::CannotCreate)?;
+    let (spool, left) =
+        Spool::open(dir, ACCOUNTS).with_context(what).or_exit(Exit::CannotCreate)?;
     let spool = Arc::new(spool);
     let engine = Engine {
         supply: supply(&process, source, &kind, &spool),

@@ -79,6 +79,7 @@ where
     F: FnOnce(Process<S>) -> R,
     R: Future<Output = Result<(), Failure>>,
 {
+    without_huge_pages(true);
     let runtime = network_runtime(network_threads())?;
     let life = Lifecycle::new();
     let shutdown = Duration::from_secs(process.shutdown_seconds);
@@ -131,6 +132,13 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, soft = ?limit.current, "cannot raise the limit of open files");
     }
+}
+
+/// Whether memory comes in pages of the usual size only. With transparent huge pages, which the
+/// allocator asks for, each thread takes some 8 MiB, of which it uses a few hundred KiB.
+pub(super) fn without_huge_pages(is_without: bool) {
+    // A kernel that knows none has none.
+    let _unknown = rustix::thread::disable_transparent_huge_pages(is_without);
 }
 
 /// Opens the state environment of a command; a failed sync stops `life`.

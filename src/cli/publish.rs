@@ -112,18 +112,15 @@ impl Target {
         let session = random_identity().context("random bits").or_exit(Exit::Software)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let Some(Broker { address, topology }) = broker else {
-            // Units carry no keys here.
-            let retention = KeyRetention { keys_max: 0, age_ms_max: 0 };
-            let embedded = EmbeddedBroker::new(state, clock, retention);
+            let embedded = EmbeddedBroker::new(state, clock, KeyRetention::NONE);
             let publisher = embedded.context("wake-up sockets").or_exit(Exit::CannotCreate)?;
             return Ok(Self { publisher: Arc::new(publisher), remote: None, session, life, stop });
         };
         let runtime = network_runtime(1)?;
         let inside = runtime.enter();
-        // What others remember is theirs to forget.
-        let retention = KeyRetention { keys_max: u64::MAX, age_ms_max: u64::MAX };
-        let started =
-            RabbitPublisher::start(address, topology, state, clock, retention, life.clone());
+        // Sent again, a unit has the same ids; the keys of clients need not make room for its own.
+        let keys = KeyRetention::NONE;
+        let started = RabbitPublisher::start(address, topology, state, clock, keys, life.clone());
         let rabbit = started.context("random bits").or_exit(Exit::Software)?;
         let publisher = Arc::new(rabbit.clone());
         drop(inside);

@@ -25,7 +25,7 @@ use crate::tasks::engine::Engine;
 use crate::tasks::handler::Handler;
 use crate::tasks::piped::PipedSupply;
 use crate::tasks::program::ProgramHandler;
-use crate::tasks::spool::Spool;
+use crate::tasks::spool::{RESULTS, Spool};
 use crate::tasks::supply::Supply;
 
 /// How long to wait before asking again for an endpoint.
@@ -144,7 +144,8 @@ impl Bench<'_> {
     async fn work(&self, life: Lifecycle) -> Result<(), Failure> {
         let dir = self.process.state.dir();
         let what = || format!("{}: the folder of results on their way", dir.display());
-        let (spool, left) = Spool::open(dir).with_context(what).or_exit(Exit::CannotCreate)?;
+        let (spool, left) =
+            Spool::open(dir, RESULTS).with_context(what).or_exit(Exit::CannotCreate)?;
         let spool = Arc::new(spool);
         let engine = Engine {
             supply: self.supply(&spool).await?,

@@ -340,6 +340,7 @@ mod tests {
     use tokio::sync::{Notify, watch};
 
     use super::super::echo::Echo;
+    use super::super::spool::RESULTS;
     use super::super::supply::SupplyError;
     use super::*;
     use crate::clock::SystemClock;
@@ -486,7 +487,7 @@ mod tests {
         dir: tempfile::TempDir,
     ) -> Running {
         let (life, sender) = (Lifecycle::new(), watch::Sender::new(0));
-        let (spool, left) = Spool::open(dir.path()).unwrap();
+        let (spool, left) = Spool::open(dir.path(), RESULTS).unwrap();
         let begun = sender.subscribe();
         let mut handlers: HashMap<Name, Arc<dyn Handler>> = HashMap::new();
         handlers.insert("echo".parse().unwrap(), Arc::new(Echo));

@@ -1,11 +1,14 @@
 //! Results on their way, kept on this machine's disk until they are safe elsewhere.
 //!
 //! ```text
-//! <state>/results/<random>/lock        flock: its process lives
-//!                         /running     which attempt each slot runs: one record a slot
-//!                         /<task>-<attempt>.result   a result that is no small one
-//!                         /<number>.group            a group of outcomes that is being delivered
+//! <folder>/<random>/lock               flock: its process lives
+//!                  /running            which attempt each slot runs: one record a slot
+//!                  /<task>-<attempt>.result          a result that is no small one
+//!                  /<number>.group     a group of outcomes that is being delivered
 //! ```
+//!
+//! Each engine has a folder of its own in the state directory, [`RESULTS`] or [`ACCOUNTS`]: what
+//! the dead have left is delivered the way it was to go.
 //!
 //! A group is a JSON array, written under another name, synced and renamed; bytes are in base64.
 //! A process that starts takes over the folders whose process is dead: their groups are delivered,
@@ -35,7 +38,11 @@ use crate::service::held;
 use crate::store::Millis;
 use crate::task::{Attempt, Outcome, ResultHead, TaskId};
 
-const FOLDER: &str = "results";
+/// The folder of results.
+pub const RESULTS: &str = "results";
+/// The folder of the accounts of captures.
+pub const ACCOUNTS: &str = "accounts";
+
 const LOCK: &str = "lock";
 const RUNNING: &str = "running";
 const GROUP: &str = "group";
@@ -94,13 +101,13 @@ enum RowBody {
 }
 
 impl Spool {
-    /// Makes a folder for this process beneath the state directory, and takes over those of the
-    /// dead.
+    /// Makes a folder for this process in that of its engine, beneath the state directory, and
+    /// takes over those of the dead.
     ///
     /// # Errors
     /// A folder or a file cannot be made, read or removed.
-    pub fn open(state_dir: &Path) -> io::Result<(Self, Vec<Left>)> {
-        let all = state_dir.join(FOLDER);
+    pub fn open(state_dir: &Path, folder: &str) -> io::Result<(Self, Vec<Left>)> {
+        let all = state_dir.join(folder);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&all)?;
         // One that starts after the other: nobody takes over a folder that is just being made.
         let turn = File::open(&all)?;
@@ -333,7 +340,7 @@ mod tests {
     #[test]
     fn what_a_dead_process_kept_is_taken_over_once_and_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let (spool, left) = Spool::open(dir.path()).unwrap();
+        let (spool, left) = Spool::open(dir.path(), RESULTS).unwrap();
         assert!(left.is_empty());
         let path = spool.result_path(TaskId::new(), 1);
         fs::write(&path, "digits").unwrap();
@@ -346,22 +353,34 @@ mod tests {
         ];
         let _kept = spool.keep(&group).unwrap();
         spool.keep(&[finished(None)]).unwrap().remove();
-        let (_second, of_the_living) = Spool::open(dir.path()).unwrap();
+        let (_second, of_the_living) = Spool::open(dir.path(), RESULTS).unwrap();
         assert!(of_the_living.is_empty(), "its process lives");
         drop(spool);
-        let (_third, left) = Spool::open(dir.path()).unwrap();
+        let (_third, left) = Spool::open(dir.path(), RESULTS).unwrap();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].groups, [group]);
-        let (_fourth, again) = Spool::open(dir.path()).unwrap();
+        let (_fourth, again) = Spool::open(dir.path(), RESULTS).unwrap();
         assert!(again.is_empty(), "it is being delivered");
         left.into_iter().for_each(Left::remove);
         assert!(!path.exists());
     }
 
     #[test]
+    fn what_is_on_its_way_elsewhere_is_not_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (spool, _none) = Spool::open(dir.path(), ACCOUNTS).unwrap();
+        let _kept = spool.keep(&[finished(None)]).unwrap();
+        drop(spool);
+        let (_results, left) = Spool::open(dir.path(), RESULTS).unwrap();
+        assert!(left.is_empty());
+        let (_accounts, left) = Spool::open(dir.path(), ACCOUNTS).unwrap();
+        assert_eq!(left.len(), 1);
+    }
+
+    #[test]
     fn what_ran_when_a_process_died_is_known_and_what_had_ended_is_not_put_down_to_it() {
         let dir = tempfile::tempdir().unwrap();
-        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        let (spool, _none) = Spool::open(dir.path(), RESULTS).unwrap();
         let (one, two) = (TaskId::new(), TaskId::new());
         spool.note_running(0, Some((one, 4_000_000_000)));
         spool.note_running(0, Some((two, 1)));
@@ -370,32 +389,32 @@ mod tests {
         spool.note_running(3, None);
         let _kept = spool.keep(&[finished(None)]).unwrap();
         drop(spool);
-        let (_next, left) = Spool::open(dir.path()).unwrap();
+        let (_next, left) = Spool::open(dir.path(), RESULTS).unwrap();
         assert_eq!(left[0].ran, [(two, 1), (one, 2)]);
     }
 
     #[test]
     fn a_damaged_group_is_left_out_and_the_others_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        let (spool, _none) = Spool::open(dir.path(), RESULTS).unwrap();
         let group = vec![finished(None)];
         let _kept = spool.keep(&group).unwrap();
         fs::write(spool.folder.join("9.group"), "[{").unwrap();
         drop(spool);
-        let (_next, left) = Spool::open(dir.path()).unwrap();
+        let (_next, left) = Spool::open(dir.path(), RESULTS).unwrap();
         assert_eq!(left[0].groups, [group]);
     }
 
     #[test]
     fn a_group_that_was_not_written_whole_and_cut_off_runs_leave_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let (spool, _none) = Spool::open(dir.path()).unwrap();
+        let (spool, _none) = Spool::open(dir.path(), RESULTS).unwrap();
         fs::write(spool.folder.join("0.new"), "[{").unwrap();
         fs::write(spool.result_path(TaskId::new(), 1), "half").unwrap();
         drop(spool);
-        let (_next, left) = Spool::open(dir.path()).unwrap();
+        let (_next, left) = Spool::open(dir.path(), RESULTS).unwrap();
         assert!(left[0].groups.is_empty());
         left.into_iter().for_each(Left::remove);
-        assert_eq!(fs::read_dir(dir.path().join(FOLDER)).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join(RESULTS)).unwrap().count(), 1);
     }
 }

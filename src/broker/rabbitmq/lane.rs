@@ -17,7 +17,7 @@ use super::link::Up;
 use super::packing::Packet;
 use super::publisher::{AWAY_MAX, Answer, Request, Shared, blocking};
 use super::topology::{CALL_TIMEOUT, Format, GONE_PAUSE};
-use crate::broker::idempotency::{self, StoredKey};
+use crate::broker::idempotency::{self, KeyRetention, StoredKey};
 use crate::broker::{PublishError, Published, Receipt};
 use crate::service::{held, jittered};
 use crate::state::StateError;
@@ -99,10 +99,10 @@ impl Lane {
     /// Answers the requests whose keys are known, and takes them out of the group.
     async fn answer_known(&self, group: &mut Vec<Request>) -> Result<(), StateError> {
         let keys: Vec<_> = group.iter().filter_map(Request::stored).collect();
-        if keys.is_empty() {
+        let (state, retention) = (self.shared.state.clone(), self.shared.retention);
+        if keys.is_empty() || retention == KeyRetention::NONE {
             return Ok(());
         }
-        let (state, retention) = (self.shared.state.clone(), self.shared.retention);
         let now_ms = self.shared.clock.wall_ms();
         let found = blocking(move || {
             let txn = state.read()?;
@@ -131,10 +131,10 @@ impl Lane {
     /// Remembers the keys of what was just published.
     async fn remember(&self, group: &[Request]) -> Result<(), StateError> {
         let keys: Vec<_> = group.iter().filter_map(Request::stored).collect();
-        if keys.is_empty() {
+        let (state, retention) = (self.shared.state.clone(), self.shared.retention);
+        if keys.is_empty() || retention == KeyRetention::NONE {
             return Ok(());
         }
-        let (state, retention) = (self.shared.state.clone(), self.shared.retention);
         let now_ms = self.shared.clock.wall_ms();
         blocking(move || {
             let nowhere = Receipt::new(state.identity(), Vec::new());

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::ship::ShipName;
 
@@ -45,7 +45,13 @@ struct Members<'a> {
     timestamp: Cow<'a, str>,
     value: f64,
     sequence: Option<u64>,
+    #[serde(default, deserialize_with = "named")]
     ship: Option<ShipName>,
+}
+
+/// A ship without a name is none: not even `null` may stand there.
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ShipName>, D::Error> {
+    ShipName::deserialize(deserializer).map(Some)
 }
 
 /// Writes a datagram of battery telemetry after what is in `text`.
@@ -77,7 +83,8 @@ pub fn read_line(line: &[u8]) -> Option<(ShipName, Reading)> {
 
 fn read_object(bytes: &[u8]) -> Option<(Reading, Option<ShipName>)> {
     let object = object(bytes)?;
-    let members: Members<'_> = serde_json::from_slice(object).ok()?;
+    // Of what is not read it would not be checked (RFC 8259, section 8.1).
+    let members: Members<'_> = serde_json::from_str(str::from_utf8(object).ok()?).ok()?;
     let at = DateTime::parse_from_rfc3339(&members.timestamp).ok()?.to_utc();
     let is_one_line = memchr::memchr2(b'\n', b'\r', object).is_none();
     let reading = Reading { at, value: members.value, sequence: members.sequence };
@@ -167,9 +174,15 @@ mod tests {
             "{\"timestamp\":\"2026-11-22T07:30:00Z\",\n\"value\":5}",
             // Whose it is, the capture says.
             r#"{"timestamp":"2026-11-22T07:30:00Z","value":5,"ship":"TARDIS"}"#,
+            r#"{"timestamp":"2026-11-22T07:30:00Z","value":5,"ship":null}"#,
+            r#"{"timestamp":"2026-11-22T07:30:00Z","value":5,"\u0073hip":null}"#,
         ] {
             assert_eq!(read(datagram.as_bytes()), None, "{datagram}");
         }
         assert_eq!(read(b"\xff{}"), None);
+        let text = br#"{"timestamp":"2026-11-22T07:30:00Z","value":5,"description":"?"}"#;
+        assert!(read(text).is_some());
+        let broken = text.map(|byte| if byte == b'?' { 0xff } else { byte });
+        assert_eq!(read(&broken), None, "no text");
     }
 }

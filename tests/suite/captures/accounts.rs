@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::bay::{Bay, job};
-use super::fake::{FakeShip, FakeStream, telemetry};
+use super::fake::{FakeShip, FakeStream, flood, telemetry};
 use crate::harness::wait_for;
 
 /// A ship that does this once, and says when it has.
@@ -127,6 +127,39 @@ fn a_flood_that_fits_is_stored_whole_and_in_order() {
     assert!(stored.is_sorted());
     let distinct: HashSet<_> = stored.iter().collect();
     assert_eq!(distinct.len(), stored.len());
+}
+
+#[test]
+fn a_flood_of_which_nothing_is_stored_does_not_hold_up_the_end() {
+    let once = |stream: &FakeStream| stream.send(&telemetry(0));
+    let garbage = |stream: &FakeStream| stream.flood(b"no telemetry");
+    let again = |stream: &FakeStream| stream.flood(&telemetry(0));
+    let foreign = |stream: &FakeStream| {
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        flood(&stranger, stream.target, &telemetry(1), || stream.is_wanted());
+    };
+    let floods: [(_, fn(&FakeStream)); 3] =
+        [("malformed", garbage), ("duplicates", again), ("foreign", foreign)];
+    for (key, flooding) in floods {
+        let ship = FakeShip::start(move |stream| {
+            once(stream);
+            flooding(stream);
+        });
+        let bay = Bay::new(ship.address);
+        let capturing = bay.capture("TARDIS");
+        wait_for("what came before", || (!bay.stored("TARDIS").is_empty()).then_some(()));
+        bay.clock.end_window();
+        let account = capturing.account();
+        assert_eq!(account["stored"], 1, "{account}");
+        assert!(account[key].as_u64() > Some(1000), "{account}");
+        // So is one that is not wanted any more.
+        let capturing = bay.capture("TARDIS");
+        wait_for("another stream", || ship.streams().get(1).cloned());
+        capturing.run.life.stop();
+        assert_eq!(capturing.ended(), Ended::Stopped);
+        let is_off = || ship.streams().iter().all(|stream| !stream.is_on());
+        wait_for("the end of all streams", || is_off().then_some(()));
+    }
 }
 
 #[test]

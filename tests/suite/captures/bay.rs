@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,10 +39,17 @@ const SHARDS: NonZeroU16 = NonZeroU16::new(5).unwrap();
 #[derive(Debug, Default)]
 pub(super) struct JumpClock {
     by: Mutex<Duration>,
+    /// By how much somebody has set the wall clock, in seconds.
+    set_by_seconds: AtomicI64,
     pub(super) is_broken: AtomicBool,
 }
 
 impl JumpClock {
+    /// Sets the wall clock, forward or back.
+    pub(super) fn set_wall(&self, by_seconds: i64) {
+        self.set_by_seconds.store(by_seconds, Ordering::SeqCst);
+    }
+
     /// The window is over.
     pub(super) fn end_window(&self) {
         *self.by.lock().unwrap() += WINDOW;
@@ -51,7 +58,8 @@ impl JumpClock {
 
 impl Clock for JumpClock {
     fn wall(&self) -> DateTime<Utc> {
-        SystemClock.wall() + *self.by.lock().unwrap()
+        let set_by = chrono::Duration::seconds(self.set_by_seconds.load(Ordering::SeqCst));
+        SystemClock.wall() + *self.by.lock().unwrap() + set_by
     }
 
     fn monotonic(&self) -> Instant {
@@ -107,9 +115,9 @@ impl Bay {
         let dir = tempfile::tempdir().unwrap();
         let state = open_state(dir.path(), 1 << 30).unwrap();
         let clock = Arc::new(JumpClock::default());
-        let retention = KeyRetention { keys_max: 1000, age_ms_max: u64::MAX };
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
-        let broker = EmbeddedBroker::new(state.clone(), Arc::new(SystemClock), retention).unwrap();
+        let broker =
+            EmbeddedBroker::new(state.clone(), Arc::new(SystemClock), KeyRetention::NONE).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -25,6 +27,12 @@ struct Shared {
     asked: Mutex<Vec<String>>,
     /// What the next wishes for a stream are answered, instead of a stream.
     refusals: Mutex<Vec<(u16, Value)>>,
+    /// What every stream is called, if they are not to have names of their own.
+    key: Mutex<Option<Uuid>>,
+    /// Whether it answers nothing but that it cannot.
+    is_out: AtomicBool,
+    /// How many more answers to a DELETE do not arrive.
+    lost_answers: AtomicU64,
     /// R2's ship names no source, knows no lease, and counts nothing.
     is_r2: bool,
 }
@@ -38,6 +46,7 @@ pub(super) struct FakeStream {
     lease: Duration,
     renewed_at: Mutex<Instant>,
     is_stopped: AtomicBool,
+    is_collected: AtomicBool,
     sender: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -53,6 +62,12 @@ impl FakeStream {
     pub(super) fn send_again(&self, datagram: &[u8]) {
         self.send(datagram);
         self.sent.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Sends a datagram again and again, as fast as it can, for as long as it is wanted. Counts
+    /// none.
+    pub(super) fn flood(&self, datagram: &[u8]) {
+        flood(&self.socket, self.target, datagram, || self.is_wanted());
     }
 
     /// Says to have sent one that it does not send.
@@ -89,6 +104,21 @@ impl FakeStream {
     }
 }
 
+/// Sends a datagram while it is to go on: more of them than anybody takes in.
+pub(super) fn flood(
+    socket: &UdpSocket,
+    target: SocketAddr,
+    datagram: &[u8],
+    goes_on: impl Fn() -> bool,
+) {
+    setsockopt(socket, UdpGsoSegment, &i32::try_from(datagram.len()).unwrap()).unwrap();
+    let many = datagram.repeat(64);
+    while goes_on() {
+        // A port that is closed, or a kernel without room.
+        let _refused = socket.send_to(&many, target);
+    }
+}
+
 /// A datagram as a ship of ours sends it.
 pub(super) fn telemetry(sequence: u64) -> Vec<u8> {
     format!(
@@ -117,6 +147,9 @@ impl FakeShip {
             streams: Mutex::default(),
             asked: Mutex::default(),
             refusals: Mutex::default(),
+            key: Mutex::default(),
+            is_out: AtomicBool::new(false),
+            lost_answers: AtomicU64::new(0),
             is_r2,
         });
         let answering = Arc::clone(&shared);
@@ -136,6 +169,21 @@ impl FakeShip {
     /// Answers the next wish for a stream with this.
     pub(super) fn refuse(&self, status: u16, answer: Value) {
         self.shared.refusals.lock().unwrap().push((status, answer));
+    }
+
+    /// From now on it does nothing of what it is asked, or does so again. Its streams go on.
+    pub(super) fn set_out(&self, is_out: bool) {
+        self.shared.is_out.store(is_out, Ordering::SeqCst);
+    }
+
+    /// Every stream from now on has this key.
+    pub(super) fn name_streams(&self, key: Uuid) {
+        *self.shared.key.lock().unwrap() = Some(key);
+    }
+
+    /// The answers to the next DELETEs do not arrive.
+    pub(super) fn lose_answers(&self, count: u64) {
+        self.shared.lost_answers.store(count, Ordering::SeqCst);
     }
 
     /// Every request so far: `POST /stream/`.
@@ -176,7 +224,16 @@ impl Shared {
         let words: Vec<&str> = first.split(' ').collect();
         let (method, path) = (words[0], words[1]);
         self.asked.lock().unwrap().push(format!("{method} {path}"));
-        let (status, answer) = self.serve(method, path, &body);
+        let (status, answer) = match self.is_out.load(Ordering::SeqCst) {
+            true => (503, json!({"detail": "out of order"})),
+            false => self.serve(method, path, &body),
+        };
+        let fewer = |count: u64| count.checked_sub(1);
+        let lost = &self.lost_answers;
+        let is_delete = method == "DELETE";
+        if is_delete && lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok() {
+            return;
+        }
         let answer = answer.to_string();
         let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", answer.len());
         // Whoever asked may have gone.
@@ -205,6 +262,7 @@ impl Shared {
                 None => unknown,
             },
             "DELETE" => match self.find(key) {
+                Some(stream) if stream.is_collected.swap(true, Ordering::SeqCst) => unknown,
                 Some(stream) => {
                     stream.stop();
                     let stopped = json!("Communication stopped");
@@ -214,6 +272,11 @@ impl Shared {
                     };
                     (200, answer)
                 }
+                None => unknown,
+            },
+            "GET" => match self.find(key) {
+                Some(stream) if stream.is_on() => (200, json!({"state": "active", "sent": 1})),
+                Some(stream) => (200, json!({"state": "ended", "sent": stream.sent()})),
                 None => unknown,
             },
             _ => panic!("{method} {path}"),
@@ -233,7 +296,7 @@ impl Shared {
         let lease = wish["lease_seconds"].as_u64().unwrap();
         let lease = if self.is_r2 { Duration::MAX } else { Duration::from_secs(lease) };
         let stream = Arc::new(FakeStream {
-            key: Uuid::new_v4(),
+            key: self.key.lock().unwrap().unwrap_or_else(Uuid::new_v4),
             ship: wish["ship_name"].as_str().unwrap().to_owned(),
             target: SocketAddr::new(host, port),
             socket,
@@ -241,6 +304,7 @@ impl Shared {
             lease,
             renewed_at: Mutex::new(Instant::now()),
             is_stopped: AtomicBool::new(false),
+            is_collected: AtomicBool::new(false),
             sender: Mutex::default(),
         });
         let (sending, shared) = (Arc::clone(&stream), Arc::clone(self));

@@ -3,18 +3,26 @@
 use async_data_processor::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use crate::harness::{Rig, wait_for};
+use crate::harness::{Rig, request, wait_for};
 use crate::rabbitmq::certificates::Certificates;
 
 /// Captures a ship for so many milliseconds, by the commands for people; the account.
 fn captured(rig: &Rig, window_ms: i64) -> Value {
+    account(rig, &submitted(rig, window_ms))
+}
+
+/// The task that does so.
+fn submitted(rig: &Rig, window_ms: i64) -> String {
     let until_ms = SystemClock.wall().timestamp_millis() + window_ms;
     let order = json!({"ship_name": "USS Enterprise", "until_ms": until_ms}).to_string();
     let submit = ["tasks", "submit", "--kind", "capture"];
     let output = rig.run_with_input(&submit, order.as_bytes());
-    let id = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn account(rig: &Rig, id: &str) -> Value {
     wait_for("the account", || {
-        let shown = rig.run(&["tasks", "show", &id, "--result"]);
+        let shown = rig.run(&["tasks", "show", id, "--result"]);
         serde_json::from_slice(&shown.stdout).ok()
     })
 }
@@ -35,6 +43,63 @@ fn what_a_ship_says_to_have_sent_is_in_files() {
     assert!(lines.iter().all(|line| line.starts_with(r#"{"ship":"USS Enterprise","timestamp":"#)));
     consumer.stop();
     spaceship.stop();
+}
+
+#[test]
+fn what_is_captured_over_the_newer_protocol_is_in_files_too() {
+    let mut rig = Rig::new();
+    rig.set("SPACESHIP_PORT", 0).set("CAPTURE_HOST", "::1");
+    let spaceship = rig.serve(&["spaceship"]);
+    rig.set("SPACESHIP_URL", format!("http://{}", spaceship.address()));
+    let _consumer = rig.start(&["message-consumer"]);
+    let account = captured(&rig, 4000);
+    assert!(account["sent"].as_u64() > Some(0), "{account}");
+    assert_eq!(account["stored"], account["sent"], "{account}");
+}
+
+#[test]
+fn a_spaceship_that_is_killed_is_captured_again_once_it_is_back() {
+    let mut rig = Rig::new();
+    rig.set("SPACESHIP_PORT", 0);
+    let killed = rig.serve(&["spaceship"]);
+    let address = killed.address();
+    rig.set("SPACESHIP_URL", format!("http://{address}")).set("SPACESHIP_PORT", address.port());
+    let _consumer = rig.start(&["message-consumer"]);
+    let id = submitted(&rig, 15_000);
+    killed.wait_log("a stream begins");
+    killed.kill();
+    let spaceship = rig.serve(&["spaceship"]);
+    spaceship.wait_log("a stream begins");
+    let account = account(&rig, &id);
+    assert_eq!((&account["ended_by"], &account["streams"]), (&json!("window"), &json!(2)));
+    assert_eq!(account["sent"], Value::Null, "what the first has sent died with it");
+    rig.wait_drained();
+    assert_eq!(account["stored"], rig.lines().len());
+    spaceship.wait_log("a stream has ended");
+}
+
+#[test]
+fn a_spaceship_that_was_paused_is_captured_again_and_no_stream_of_it_stays() {
+    let mut rig = Rig::new();
+    rig.set("SPACESHIP_PORT", 0);
+    let spaceship = rig.serve(&["spaceship"]);
+    rig.set("SPACESHIP_URL", format!("http://{}", spaceship.address()));
+    let consumer = rig.start(&["message-consumer"]);
+    let id = submitted(&rig, 3_600_000);
+    spaceship.wait_log("a stream begins");
+    spaceship.signal("STOP");
+    // What it is asked meanwhile it does later, when nobody waits for it any more.
+    consumer.wait_log("no stream yet");
+    spaceship.signal("CONT");
+    wait_for("the capture to go on", || {
+        (consumer.log().matches("capturing").count() == 2).then_some(())
+    });
+    let cancelled = rig.run(&["tasks", "cancel", &id]);
+    assert_eq!(cancelled.status.code(), Some(0), "{cancelled:?}");
+    wait_for("the end of all streams", || {
+        let answer = request(spaceship.address(), "GET", "/stream/", &[], b"");
+        (answer.json()["number_of_active_streams"] == 0).then_some(())
+    });
 }
 
 #[test]

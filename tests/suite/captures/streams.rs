@@ -25,7 +25,7 @@ fn endless() -> (FakeShip, mpsc::Receiver<SocketAddr>) {
     (ship, has_begun)
 }
 
-fn send_while_wanted(stream: &FakeStream) {
+pub(super) fn send_while_wanted(stream: &FakeStream) {
     for number in 0.. {
         if !stream.is_wanted() {
             return;
@@ -174,4 +174,96 @@ fn a_spaceship_that_ends_the_stream_for_good_ends_the_capture() {
     ship.forget();
     let account = capturing.account();
     assert_eq!((&account["ended_by"], &account["stored"]), (&json!("spaceship"), &json!(10)));
+}
+
+#[test]
+fn a_spaceship_that_is_gone_for_longer_than_a_lease_is_told_of_and_captured_again() {
+    let (ship, begun) = endless();
+    let bay = Bay::new(ship.address);
+    let capturing = bay.capture("TARDIS");
+    begun.recv().unwrap();
+    ship.set_out(true);
+    wait_for("the capture to look for another stream", || {
+        ship.asked().iter().skip(1).any(|asked| asked == "POST /stream/").then_some(())
+    });
+    assert!(!ship.streams()[0].is_on(), "its lease has run out");
+    ship.set_out(false);
+    begun.recv().unwrap();
+    let stored = bay.stored("TARDIS").len();
+    wait_for("something of the second", || (bay.stored("TARDIS").len() > stored).then_some(()));
+    bay.clock.end_window();
+    let account = capturing.account();
+    assert_eq!((&account["ended_by"], &account["streams"]), (&json!("window"), &json!(2)));
+    assert_eq!(account["sent"], Value::Null, "what the first has sent nobody says");
+    wait_all_off(&ship);
+}
+
+#[test]
+fn a_spaceship_that_is_gone_for_good_is_said_to_have_ended_the_capture() {
+    let (ship, begun) = endless();
+    let bay = Bay::new(ship.address);
+    let capturing = bay.capture("TARDIS");
+    begun.recv().unwrap();
+    ship.set_out(true);
+    wait_for("the capture to look for another stream", || {
+        ship.asked().iter().skip(1).any(|asked| asked == "POST /stream/").then_some(())
+    });
+    bay.clock.end_window();
+    let account = capturing.account();
+    assert_eq!((&account["ended_by"], &account["streams"]), (&json!("spaceship"), &json!(1)));
+    assert_eq!(account["stored"], bay.stored("TARDIS").len());
+}
+
+#[test]
+fn an_end_whose_answer_is_lost_is_learnt_all_the_same() {
+    let (ship, begun) = endless();
+    let bay = Bay::new(ship.address);
+    let capturing = bay.capture("TARDIS");
+    begun.recv().unwrap();
+    wait_for("something to be stored", || (!bay.stored("TARDIS").is_empty()).then_some(()));
+    ship.lose_answers(1);
+    bay.clock.end_window();
+    let account = capturing.account();
+    assert_eq!(account["sent"], ship.streams()[0].sent(), "{account}");
+    assert_eq!(deletes(&ship), 2);
+}
+
+#[test]
+fn a_key_that_comes_twice_hides_nothing() {
+    let (ship, begun) = endless();
+    let bay = Bay::new(ship.address);
+    let key = "01a2035d-8f3c-7d22-9b41-6f0a52c3be10".parse().unwrap();
+    ship.name_streams(key);
+    for round in 1..=2 {
+        let stored = bay.stored("TARDIS").len();
+        let capturing = bay.capture("TARDIS");
+        begun.recv().unwrap();
+        wait_for("something to be stored", || (bay.stored("TARDIS").len() > stored).then_some(()));
+        bay.clock.end_window();
+        let account = capturing.account();
+        let all = bay.stored("TARDIS").len();
+        assert_eq!(account["stored"], all - stored, "in round {round}");
+        ship.forget();
+    }
+}
+
+#[test]
+fn a_wall_clock_that_is_set_while_it_runs_neither_ends_nor_prolongs_a_capture() {
+    let (ship, begun) = endless();
+    let bay = Bay::new(ship.address);
+    let capturing = bay.capture("TARDIS");
+    begun.recv().unwrap();
+    for hours in [1, -1, 24, -24] {
+        bay.clock.set_wall(hours * 3600);
+        let stored = bay.stored("TARDIS").len();
+        // Two of them, so that the clock was looked at in between.
+        for more in 1..=2 {
+            let is_more = || bay.stored("TARDIS").len() > stored + more;
+            wait_for("more to be stored", || is_more().then_some(()));
+        }
+    }
+    bay.clock.end_window();
+    let account = capturing.account();
+    assert_eq!((&account["ended_by"], &account["streams"]), (&json!("window"), &json!(1)));
+    assert_eq!(account["sent"], ship.streams()[0].sent());
 }

@@ -47,6 +47,8 @@ struct Sorter {
     /// What stored lines begin with.
     head: String,
     event_key: Uuid,
+    /// Names its parcels. Not its key: that comes from elsewhere, and may come twice.
+    stream: Uuid,
     /// From where the stream comes; `None`: from the first who sends telemetry.
     source: Option<SocketAddr>,
     /// Lines of the stream so far.
@@ -67,6 +69,7 @@ impl Intake {
             account: Account::new(),
             head: datagram::line_head(ship),
             event_key: Uuid::nil(),
+            stream: Uuid::nil(),
             source: None,
             lines: 0,
             parcels: VecDeque::new(),
@@ -84,13 +87,16 @@ impl Intake {
     }
 
     /// A stream begins: what comes from its source is its.
-    pub const fn begin(&mut self, event_key: Uuid, source: Option<SocketAddr>) {
+    pub fn begin(&mut self, event_key: Uuid, source: Option<SocketAddr>) {
         self.sorter.event_key = event_key;
+        self.sorter.stream = Uuid::now_v7();
         self.sorter.source = source;
         self.sorter.lines = 0;
+        self.heard_at = self.clock.monotonic();
     }
 
-    /// Takes in what has come; waits for it, at most so long. Sends off what has waited enough.
+    /// Takes in what has come; waits for it, at most so long, and takes no longer however much
+    /// comes. Sends off what has waited enough.
     ///
     /// # Errors
     /// Nothing can be received.
@@ -103,10 +109,12 @@ impl Intake {
         }
         let was_empty = self.sorter.parcels.is_empty();
         (self.sorter.bytes, self.sorter.is_heard) = (0, false);
-        let Self { socket, sorter, .. } = self;
-        let mut wait = patience;
+        let Self { socket, sorter, clock, .. } = self;
+        let (mut wait, until) = (patience, clock.monotonic() + patience);
+        // Of a flood that is not stored, no parcel ever fills.
         while socket.receive(wait, |come| sorter.take(come))? == MESSAGES
             && sorter.parcels.len() <= 1
+            && clock.monotonic() < until
         {
             wait = Duration::from_millis(1);
         }
@@ -135,8 +143,10 @@ impl Intake {
         self.heard_at
     }
 
-    /// The stream has ended, after so many datagrams.
+    /// The stream has ended, after so many datagrams. Sends off what has come of it, since nobody
+    /// knows when the next one begins.
     pub fn end(&mut self, sent: Option<u64>) {
+        self.sorter.send_off(&mut self.outbox, |_| true);
         if !self.sorter.account.end_stream(sent) {
             let event_key = self.sorter.event_key;
             tracing::warn!(%event_key, sent, "more has come than the ship says to have sent");
@@ -175,16 +185,20 @@ impl Sorter {
             Come::Datagram(from, bytes) => (from, bytes),
         };
         self.bytes += bytes.len();
+        let is_from = |own: SocketAddr| (own.ip(), own.port()) == (from.ip(), from.port());
+        if self.source.is_some_and(|own| !is_from(own)) {
+            return self.account.foreign();
+        }
         let is_long = bytes.len() > DATAGRAM_BYTES_MAX;
         let reading = if is_long { None } else { datagram::read(bytes) };
-        if self.source.is_none() && reading.is_some() {
+        if self.source.is_none() {
+            if reading.is_none() {
+                return self.account.foreign();
+            }
             self.source = Some(from);
         }
-        let is_own =
-            self.source.is_some_and(|own| (own.ip(), own.port()) == (from.ip(), from.port()));
-        self.is_heard |= is_own;
+        self.is_heard = true;
         match reading {
-            _ if !is_own => self.account.foreign(),
             None if is_long => self.account.truncated(),
             None => self.account.malformed(),
             Some(reading) => {
@@ -197,7 +211,7 @@ impl Sorter {
 
     fn keep(&mut self, bytes: &[u8]) {
         if self.parcels.back().is_none_or(Parcel::is_full) {
-            self.parcels.push_back(Parcel::new(self.event_key, self.lines));
+            self.parcels.push_back(Parcel::new(self.stream, self.lines));
         }
         let Some(parcel) = self.parcels.back_mut() else { return };
         datagram::append_line(&mut parcel.lines.bytes, &self.head, bytes);

@@ -3,7 +3,8 @@
 //! All captures of a process share one budget of bytes that are on their way. When storage is slow
 //! it is used up; then nothing is received, the receive buffers fill, and the kernel counts what it
 //! drops. Each parcel goes under a key of its own, so that one of which it is unknown whether it
-//! was stored is not stored twice.
+//! was stored is not stored twice: over a broker it has the same ids then. Nobody else repeats it,
+//! so that its key need not be remembered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +42,8 @@ impl Default for Budget {
 /// Lines of one stream that are stored together, or not at all.
 #[derive(Debug)]
 pub struct Parcel {
-    /// The stream.
-    pub event_key: Uuid,
+    /// The stream, by a name that no other one has.
+    pub stream: Uuid,
     /// How many lines of it are in the parcels before this one.
     pub first: u64,
     /// The lines.
@@ -54,8 +55,8 @@ pub struct Parcel {
 impl Parcel {
     /// An empty one.
     #[must_use]
-    pub fn new(event_key: Uuid, first: u64) -> Self {
-        Self { event_key, first, lines: Lines::default(), datagram_bytes: 0 }
+    pub fn new(stream: Uuid, first: u64) -> Self {
+        Self { stream, first, lines: Lines::default(), datagram_bytes: 0 }
     }
 
     /// Whether no more fits in.
@@ -152,12 +153,12 @@ impl Stored {
 impl Carrier {
     /// Tries until it is stored; what is.
     async fn carry(self, parcel: Parcel, _on_its_way: OwnedSemaphorePermit) -> Stored {
-        let Parcel { event_key, first, lines, datagram_bytes } = parcel;
+        let Parcel { stream, first, lines, datagram_bytes } = parcel;
         let mut pause = PAUSE;
         loop {
             let key = IdempotencyKey {
                 principal: Arc::clone(&self.principal),
-                key: format!("{event_key}/{first}"),
+                key: format!("{stream}/{first}"),
                 // The lines of a key are always the same.
                 fingerprint: [0; 32],
             };

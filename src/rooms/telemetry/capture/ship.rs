@@ -14,7 +14,8 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -76,6 +77,7 @@ pub struct Stream {
     pub source: Option<SocketAddr>,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
+    doubt: Arc<Notify>,
     end: watch::Receiver<Option<End>>,
 }
 
@@ -92,6 +94,12 @@ impl Stream {
     /// Asks for its end. Does not wait.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Nothing has come of it for a while: asks whether it goes on, before its lease is to be
+    /// renewed. Does not wait.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
     }
 
     /// How it ended, once it has.
@@ -123,12 +131,18 @@ impl Told {
     fn read(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
     }
+
+    /// Whether the stream has ended.
+    fn is_over(&self) -> bool {
+        self.state.as_deref() == Some("ended")
+    }
 }
 
 /// The other ends of a [`Stream`].
 struct Keeping {
     begun: oneshot::Sender<Result<Begun, ShipError>>,
     stop: CancellationToken,
+    doubt: Arc<Notify>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -158,16 +172,18 @@ impl Spaceship {
         let (begun, hearing) = oneshot::channel();
         let (stop, end) = (CancellationToken::new(), watch::Sender::new(None));
         let (ended, stop_when_dropped) = (end.subscribe(), stop.clone().drop_guard());
-        let keeping = Keeping { begun, stop: stop.clone(), end };
+        let doubt = Arc::<Notify>::default();
+        let keeping = Keeping { begun, stop: stop.clone(), doubt: Arc::clone(&doubt), end };
         tokio::spawn(Arc::clone(self).keep(wish, keeping));
         let stopped = |_| ShipError::Unreachable("this process stops".to_owned());
         let Begun { event_key, source } = hearing.await.map_err(stopped)??;
         let _stop_when_dropped = stop_when_dropped;
-        Ok(Stream { event_key, source, stop, _stop_when_dropped, end: ended })
+        Ok(Stream { event_key, source, stop, _stop_when_dropped, doubt, end: ended })
     }
 
     /// Looks after a stream from its beginning to its end.
-    async fn keep(self: Arc<Self>, wish: Value, Keeping { begun, stop, end }: Keeping) {
+    async fn keep(self: Arc<Self>, wish: Value, keeping: Keeping) {
+        let Keeping { begun, stop, doubt, end } = keeping;
         let stream = match self.start(&wish).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -177,7 +193,9 @@ impl Spaceship {
         };
         let path = stream.event_key.to_string();
         let is_wanted = begun.send(Ok(stream)).is_ok();
-        let renewing = stop.run_until_cancelled(self.renew_until_gone(&path));
+        let is_leased = stream.source.is_some();
+        let renewing = self.renew_until_gone(&path, is_leased, &doubt);
+        let renewing = stop.run_until_cancelled(renewing);
         let is_early = is_wanted && renewing.await.is_some();
         let sent = self.stop(&path).await;
         end.send_replace(Some(End { sent, is_early }));
@@ -191,30 +209,31 @@ impl Spaceship {
         serde_json::from_slice(&body).map_err(|error| ShipError::Answer(error.to_string()))
     }
 
-    /// Renews the lease until the stream is no more.
-    async fn renew_until_gone(&self, path: &str) {
-        let mut is_told = false;
+    /// Renews the lease until the stream is no more: the spaceship says so, or its lease has run
+    /// out meanwhile.
+    async fn renew_until_gone(&self, path: &str, is_leased: bool, doubt: &Notify) {
+        let (mut is_told, mut renewed_at) = (false, Instant::now());
         loop {
-            tokio::time::sleep(RENEW_EVERY).await;
-            match self.ask(Method::PUT, path, None).await {
+            let _in_doubt = tokio::time::timeout(RENEW_EVERY, doubt.notified()).await;
+            let reason = match self.ask(Method::PUT, path, None).await {
                 Ok((StatusCode::NOT_FOUND, _)) => return,
                 // Whoever knows no leases needs none.
-                Ok((StatusCode::METHOD_NOT_ALLOWED, _)) => {}
+                Ok((StatusCode::METHOD_NOT_ALLOWED, _)) => continue,
                 Ok((StatusCode::OK, body)) => {
-                    if Told::read(&body).state.as_deref() == Some("ended") {
+                    if Told::read(&body).is_over() {
                         return;
                     }
-                    is_told = false;
+                    (is_told, renewed_at) = (false, Instant::now());
+                    continue;
                 }
-                failed => {
-                    if !std::mem::replace(&mut is_told, true) {
-                        let reason = match failed {
-                            Ok((status, body)) => refused(status, &body).to_string(),
-                            Err(error) => error.to_string(),
-                        };
-                        tracing::warn!(spaceship = %self, reason, "a lease is not renewed");
-                    }
-                }
+                Ok((status, body)) => refused(status, &body).to_string(),
+                Err(error) => error.to_string(),
+            };
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(spaceship = %self, reason, "a lease is not renewed");
+            }
+            if is_leased && renewed_at.elapsed() >= Duration::from_secs(LEASE_SECONDS) {
+                return;
             }
         }
     }
@@ -226,7 +245,8 @@ impl Spaceship {
                 Ok((StatusCode::OK, body)) => {
                     return Told::read(&body).sent;
                 }
-                Ok((StatusCode::NOT_FOUND, _)) => return None,
+                // It was stopped before, if only the answer to that was lost.
+                Ok((StatusCode::NOT_FOUND, _)) => return self.sent(path).await,
                 Ok((status, body)) => refused(status, &body).to_string(),
                 Err(error) => error.to_string(),
             };
@@ -240,6 +260,13 @@ impl Spaceship {
             }
         }
         None
+    }
+
+    /// How much a stream that has ended has sent, if that is remembered.
+    async fn sent(&self, path: &str) -> Option<u64> {
+        let (_, body) = self.ask(Method::GET, path, None).await.ok()?;
+        let told = Told::read(&body);
+        told.sent.filter(|_| told.is_over())
     }
 
     async fn ask(

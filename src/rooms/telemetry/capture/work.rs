@@ -29,7 +29,7 @@ use crate::message::{ShardKey, Topic};
 use crate::rooms::telemetry::order::Order;
 use crate::rooms::telemetry::ship::ShipName;
 use crate::service::Lifecycle;
-use crate::task::Permille;
+use crate::task::{Attempt, Permille};
 use crate::tasks::handler::{Ended, Handler, Job, Product, Run};
 
 /// How long a capture may take beyond its window: to stop its stream, and to have everything
@@ -41,8 +41,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The same, when the end of the stream is near.
 const LOOK_SOON: Duration = Duration::from_millis(10);
-/// How long nothing must have come of a stream that has ended, so that nothing more comes.
+/// How long nothing must have come of a stream that has ended, so that nothing more comes; and of
+/// one that has not, for the spaceship to be asked whether it has.
 const SILENCE: Duration = Duration::from_millis(250);
+/// How often it is asked that, at most.
+const DOUBT_EVERY: Duration = Duration::from_secs(1);
 
 /// The pauses between the five tries to begin a stream, as R2's ingestors have them.
 pub const PAUSES: [Duration; 4] = [
@@ -97,7 +100,7 @@ impl Handler for Capturer {
             Err(error) => return failed(format!("no port to receive on: {error}"), false),
         };
         tell_of_small_buffers(socket.buffer_bytes(), self.socket.buffer_bytes);
-        Capture::new(self, run, &order.ship_name, window, socket).run()
+        Capture::new(self, run, &order.ship_name, window, socket).run(job.attempt)
     }
 
     fn timeout(&self, job: &Job) -> Duration {
@@ -146,6 +149,10 @@ struct Outcome<'a> {
     began_at: String,
     ended_at: String,
     ended_by: EndedBy,
+    /// How many streams it had, one after the other.
+    streams: u32,
+    /// Which attempt at the task this is the account of.
+    attempt: Attempt,
 }
 
 /// What a capture ended by.
@@ -154,7 +161,7 @@ struct Outcome<'a> {
 enum EndedBy {
     /// Its window was over.
     Window,
-    /// The spaceship ended its stream, and began none for the rest of the window.
+    /// The spaceship ended its stream, or is gone, and began none for the rest of the window.
     Spaceship,
 }
 
@@ -180,6 +187,10 @@ struct Capture<'a> {
     began: Instant,
     window: Duration,
     intake: Intake,
+    /// The last stream.
+    event_key: Option<Uuid>,
+    /// How many there were.
+    streams: u32,
 }
 
 impl<'a> Capture<'a> {
@@ -195,22 +206,23 @@ impl<'a> Capture<'a> {
         let outbox = Outbox::new(Arc::clone(publisher), shard, budget.clone(), runtime.clone());
         let intake = Intake::new(socket, outbox, ship, Arc::clone(clock));
         let (began_at, began) = (clock.wall(), clock.monotonic());
-        Self { capturer, run, ship, began_at, began, window, intake }
+        let (event_key, streams) = (None, 0);
+        Self { capturer, run, ship, began_at, began, window, intake, event_key, streams }
     }
 
-    fn run(mut self) -> Ended {
-        let mut event_key = None;
+    fn run(mut self, attempt: Attempt) -> Ended {
         let ended_by = loop {
             let stream = match self.begin() {
                 Ok(stream) => stream,
                 Err(NoStream::Stopping) => return self.stop(),
-                Err(NoStream::Refused { reason, .. }) if event_key.is_some() => {
-                    tracing::warn!(ship = %self.ship, reason, "a capture ends early");
+                Err(NoStream::Refused { reason, .. }) if self.streams > 0 => {
+                    tracing::warn!(ship = %self.ship, reason, "a capture has no stream any more");
                     break EndedBy::Spaceship;
                 }
                 Err(NoStream::Refused { reason, is_final }) => return failed(reason, is_final),
             };
-            event_key = Some(stream.event_key);
+            self.event_key = Some(stream.event_key);
+            self.streams += 1;
             if let Err(error) = self.follow(&stream) {
                 return failed(format!("receiving: {error}"), false);
             }
@@ -222,7 +234,7 @@ impl<'a> Capture<'a> {
             }
             tracing::warn!(ship = %self.ship, "a stream has ended before its capture");
         };
-        self.finish(event_key, ended_by)
+        self.finish(ended_by, attempt)
     }
 
     /// How long it has run.
@@ -232,19 +244,19 @@ impl<'a> Capture<'a> {
 
     /// Begins a stream, for the rest of the window.
     fn begin(&self) -> Result<Stream, NoStream> {
-        let left = self.window.saturating_sub(self.elapsed());
         self.capturer.runtime.block_on(async {
             tokio::select! {
-                begun = self.try_to_begin(left) => begun,
+                begun = self.try_to_begin() => begun,
                 () = self.run.life.stopping() => Err(NoStream::Stopping),
             }
         })
     }
 
-    async fn try_to_begin(&self, left: Duration) -> Result<Stream, NoStream> {
+    async fn try_to_begin(&self) -> Result<Stream, NoStream> {
         let Capturer { spaceship, pauses, .. } = self.capturer;
-        let (until, mut pauses) = (tokio::time::Instant::now() + left, pauses.iter());
-        let mut tried = 0;
+        // Who has streamed before is waited for until the window is over.
+        let last = pauses.last().filter(|_| self.streams > 0);
+        let (mut pauses, mut tried) = (pauses.iter(), 0);
         loop {
             tried += 1;
             let error = match spaceship.begin(self.intake.address(), self.ship).await {
@@ -252,15 +264,14 @@ impl<'a> Capture<'a> {
                 Err(error) => error,
             };
             let is_final = error.is_final();
-            let pause = pauses.next().copied().filter(|_| !is_final);
-            let again = pause.map(|pause| tokio::time::Instant::now() + pause);
-            match again {
-                Some(again) if again < until => {
+            let pause = pauses.next().or(last).copied().filter(|_| !is_final);
+            match pause {
+                Some(pause) if self.elapsed() + pause < self.window => {
                     tracing::warn!(%spaceship, %error, tried, "no stream yet; trying again");
-                    tokio::time::sleep_until(again).await;
+                    tokio::time::sleep(pause).await;
                 }
-                again => {
-                    let is_over = again.is_some();
+                pause => {
+                    let is_over = pause.is_some();
                     let reason = refusal(spaceship, &error, tried, is_over);
                     return Err(NoStream::Refused { reason, is_final: is_final || is_over });
                 }
@@ -273,7 +284,7 @@ impl<'a> Capture<'a> {
         let (port, event_key) = (self.intake.address().port(), stream.event_key);
         tracing::info!(ship = %self.ship, %event_key, port, "capturing");
         self.intake.begin(event_key, stream.source);
-        let (mut ended_at, mut stopped_at) = (None, None);
+        let (mut ended_at, mut stopped_at, mut doubted_at) = (None, None, None);
         loop {
             let (now, elapsed) = (self.capturer.clock.monotonic(), self.elapsed());
             self.run.tell(share(elapsed, self.window));
@@ -285,14 +296,18 @@ impl<'a> Capture<'a> {
             }
             let patience = stopped_at.or(ended_at).map_or(LOOK_EVERY.min(left), |_| LOOK_SOON);
             self.intake.step(patience.max(LOOK_SOON))?;
+            let is_past = |since: Instant, time| now.saturating_duration_since(since) >= time;
+            let is_quiet = is_past(self.intake.heard_at(), SILENCE);
+            if is_quiet && doubted_at.is_none_or(|at| is_past(at, DOUBT_EVERY)) {
+                stream.doubt();
+                doubted_at = Some(now);
+            }
             let end = stream.end();
             let sent = end.and_then(|end| end.sent);
-            let is_silent = end.is_some() && {
-                let since = self.intake.heard_at().max(*ended_at.get_or_insert(now));
-                now.saturating_duration_since(since) >= SILENCE
-            };
+            let is_silent =
+                end.is_some() && is_quiet && is_past(*ended_at.get_or_insert(now), SILENCE);
             let may_take = if is_stopping { STOP_PATIENCE } else { GRACE };
-            let is_late = stopped_at.is_some_and(|at| now.saturating_duration_since(at) > may_take);
+            let is_late = stopped_at.is_some_and(|at| is_past(at, may_take));
             let has_all = end.is_some() && (is_stopping || self.intake.has_all(sent));
             if has_all || is_silent || is_late {
                 self.intake.end(sent);
@@ -307,16 +322,25 @@ impl<'a> Capture<'a> {
         Ended::Stopped
     }
 
-    fn finish(self, event_key: Option<Uuid>, ended_by: EndedBy) -> Ended {
+    fn finish(self, ended_by: EndedBy, attempt: Attempt) -> Ended {
         let ended_at = self.capturer.clock.wall();
-        let Self { ship, began_at, .. } = self;
+        let Self { ship, began_at, event_key, streams, .. } = self;
         let (sums, bytes) = self.intake.settle(GRACE, &self.run.life);
         let rfc = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let (began_at, ended_at) = (rfc(began_at), rfc(ended_at));
         let Sums { sent, stored, lost, .. } = sums;
         tracing::info!(%ship, sent, stored, lost, "captured");
-        let outcome =
-            Outcome { ship_name: ship, event_key, sums, bytes, began_at, ended_at, ended_by };
+        let outcome = Outcome {
+            ship_name: ship,
+            event_key,
+            sums,
+            bytes,
+            began_at,
+            ended_at,
+            ended_by,
+            streams,
+            attempt,
+        };
         match serde_json::to_vec(&outcome) {
             Ok(json) => Ended::Finished(Product::Bytes(json)),
             Err(error) => failed(format!("its account cannot be written: {error}"), true),
