@@ -33,7 +33,7 @@ use async_data_processor::tasks::direct::DirectSupply;
 use async_data_processor::tasks::engine::Engine;
 use async_data_processor::tasks::handler::Handler;
 use async_data_processor::tasks::keeper::Keeper;
-use async_data_processor::tasks::spool::Spool;
+use async_data_processor::tasks::spool::{ACCOUNTS, Spool};
 use async_data_processor::web::{Auth, BodyReader, BodySettings, Budget as Bodies, HttpMetrics};
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus_client::registry::Registry;
@@ -120,7 +120,7 @@ impl Universe {
             runtime: Handle::current(),
             clock: time(),
         };
-        let (spool, left) = Spool::open(dir.path()).unwrap();
+        let (spool, left) = Spool::open(dir.path(), ACCOUNTS).unwrap();
         let kinds = vec![kind.clone()];
         let supply = DirectSupply::new(Arc::clone(&store), time(), None, kinds, false);
         let engine = Engine {
