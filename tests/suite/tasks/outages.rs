@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
 use super::{
-    finished, in_database, open_gate, over_pipes, runs, submit, submit_one, task, try_submit,
-    wait_run, work,
+    finished, in_database, open_gate, over_pipes, rig_with_pipes, runs, submit, submit_one, task,
+    try_submit, wait_run, wait_state, work,
 };
 use crate::harness::{Process, Rig, wait_for};
 use crate::postgres::server::PrivatePostgres;
@@ -138,6 +139,24 @@ fn a_server_that_is_killed_leaves_what_is_on_its_way_to_the_next_one() {
     // Its worker was alive all the time.
     assert_eq!(finished(server.address(), &gated), "x:1\n");
     assert_eq!(runs(&rig).len(), 1);
+    worker.stop();
+    server.stop();
+}
+
+#[test]
+fn what_no_worker_takes_from_the_queue_in_time_is_missed_and_what_runs_is_not() {
+    let rig = rig_with_pipes();
+    let server = rig.serve(&["server"]);
+    let worker = work(&rig);
+    let until = (Utc::now() + TimeDelta::seconds(8)).to_rfc3339();
+    let until = |kind: &str| json!({"kind": kind, "payload": "x", "expires_at": until});
+    let ids = submit(server.address(), &[until("gated"), until("known-to-nobody")]);
+    wait_run(&rig, &ids[0], 1);
+    let missed = wait_state(server.address(), &ids[1], "missed");
+    assert!(missed["error"].as_str().unwrap().contains("its time was over"), "{missed}");
+    assert_eq!(task(server.address(), &ids[0])["state"], "running");
+    open_gate(&rig, 1);
+    assert_eq!(finished(server.address(), &ids[0]), "x:1\n");
     worker.stop();
     server.stop();
 }
