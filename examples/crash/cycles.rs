@@ -19,6 +19,8 @@ const YOUNG_MS: u64 = 60;
 const OLD_MS: u64 = 250;
 /// With tasks a process may get on with its work for as long.
 const BUSY_MS: u64 = 900;
+/// With ships: about as long as a window.
+const BUSY_WITH_SHIPS_MS: u64 = 2000;
 /// A worker that is paused for longer is declared dead.
 const SILENT_MS: u64 = 4500;
 /// How long a process may take to finish when it is asked to end.
@@ -99,7 +101,8 @@ pub(crate) fn run(
         }
         let cycle = match load {
             Load::Messages => draw(random, mode, segment.is_up, earlier.take()),
-            Load::Tasks | Load::Ships => draw_for_tasks(random, &segment, spared),
+            Load::Tasks => draw_for_tasks(random, &segment, spared, BUSY_MS),
+            Load::Ships => draw_for_tasks(random, &segment, spared, BUSY_WITH_SHIPS_MS),
         };
         strike(world, random, tally)?;
         hit(world, random, &cycle, tally).map_err(|what| format!("cycle {number}: {what}"))?;
@@ -156,6 +159,7 @@ fn draw_for_tasks(
     random: &mut SplitMix64,
     segment: &Segment,
     spared: Option<&'static str>,
+    busy_ms: u64,
 ) -> Cycle {
     let mut victims: Vec<_> =
         segment.names().iter().copied().filter(|name| Some(*name) != spared).collect();
@@ -169,7 +173,7 @@ fn draw_for_tasks(
         7..=16 => Blow::Terminate,
         _ => Blow::Kill,
     };
-    let most = if random.chance(40) { YOUNG_MS } else { BUSY_MS };
+    let most = if random.chance(40) { YOUNG_MS } else { busy_ms };
     let delay_ms = random.below(most);
     Cycle { victims, blow, delay_ms, is_calm: blow == Blow::Terminate }
 }
@@ -299,7 +303,7 @@ fn stop_all(world: &mut World, random: &mut SplitMix64, tally: &mut Tally) -> Re
 
 #[cfg(test)]
 mod tests {
-    use super::{Blow, OLD_MS, YOUNG_MS, draw, draw_for_tasks, spare};
+    use super::{BUSY_MS, Blow, OLD_MS, YOUNG_MS, draw, draw_for_tasks, spare};
     use crate::random::SplitMix64;
     use crate::world::{Load, Mode, Segment};
 
@@ -352,7 +356,7 @@ mod tests {
         let (mut hit, mut left_alone) = (Vec::new(), Vec::new());
         for _ in 0..500 {
             let spared = spare(&mut random, &segment);
-            let cycle = draw_for_tasks(&mut random, &segment, spared);
+            let cycle = draw_for_tasks(&mut random, &segment, spared, BUSY_MS);
             assert!(cycle.victims.iter().all(|name| Some(*name) != spared));
             hit.push((cycle.blow, cycle.victims));
             left_alone.push(spared);

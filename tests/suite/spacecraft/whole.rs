@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::harbour::{Harbour, everywhere, soon};
 use crate::harness::{request, wait_for};
+use crate::ships::ship_lines;
 
 everywhere! {
     requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for,
@@ -49,6 +50,12 @@ fn requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for(mut har
     }
     harbour.wait_quiet();
     harbour.wait_counts(&counts);
+    // To the millisecond, as schedules have it.
+    let ms = |time: &str| time.get(..23).map(str::to_owned);
+    for line in ship_lines(&harbour.rig) {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert!(ms(line["timestamp"].as_str().unwrap()) >= ms(&start_time), "early: {line}");
+    }
     harbour.stop();
 }
 
