@@ -47,7 +47,7 @@ for messages in "$@"; do
     starting_ns=$(cpu_ns)
     stop
     start server
-    until url=$(grep -o 'http://[0-9.:]*' "$DIRECTORY/log"); do sleep 0.05; done
+    until url=$(grep '"listening"' "$DIRECTORY/log" | grep -o 'http://[0-9.:]*'); do sleep 0.05; done
     "$BINARY" bench --url "$url" --no-drain --count "$messages" --connections 64 >/dev/null
     server_kib=$(anonymous_kib)
     stop

@@ -126,7 +126,7 @@ impl<'a> Client<'a> {
         let key = if is_repeated { format!("Idempotency-Key: {ship}\r\n") } else { String::new() };
         let request = self.request("POST", "/scheduler/", &key, &wish.body(&ship));
         self.ledger.record(format!("sent {ship} {wish}\n"))?;
-        let mut over_since = None;
+        let (mut is_doubtful, mut over_since) = (false, None);
         loop {
             match self.exchange(&request) {
                 Some(answer) if answer.status == 201 => return self.accepted(ship, &answer),
@@ -134,19 +134,24 @@ impl<'a> Client<'a> {
                     if answer.status != 400 || !answer.body.contains("in the future") {
                         self.totals.wrong("a schedule", &answer);
                     }
+                    // An earlier try may be on its way still, in a database that was paused.
+                    if is_doubtful {
+                        break;
+                    }
                     self.totals.refused += 1;
                     return self.ledger.record(format!("refused {ship} {}\n", answer.status));
                 }
-                _ => {}
+                _ => is_doubtful = true,
             }
             let is_over = self.plan.is_over()
                 && over_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE;
             if !is_repeated || is_over {
-                self.totals.unknown += 1;
-                return self.ledger.record(format!("unknown {ship}\n"));
+                break;
             }
             std::thread::sleep(RECONNECT_PAUSE);
         }
+        self.totals.unknown += 1;
+        self.ledger.record(format!("unknown {ship}\n"))
     }
 
     fn accepted(&mut self, ship: String, answer: &Answer) -> Result<(), String> {

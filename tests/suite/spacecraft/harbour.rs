@@ -112,19 +112,27 @@ impl Harbour {
         answer.json()
     }
 
-    /// Posts a schedule; what it was answered with.
-    pub(super) fn schedule(&self, schedule: &Value) -> Value {
-        let body = schedule.to_string();
-        let answer = request(self.scheduler, "POST", "/scheduler/", &[], body.as_bytes());
-        assert_eq!(answer.status, 201, "{answer:?}");
-        answer.json()
+    /// Posts a schedule from the next moment on; what it was answered with. A moment that has
+    /// passed when the request arrives is followed by a later one.
+    pub(super) fn schedule(&self, body: impl Fn(DateTime<Utc>) -> Value) -> Value {
+        for lead_seconds in [1, 2, 4, 8, 16] {
+            let body = body(Utc::now() + TimeDelta::seconds(lead_seconds)).to_string();
+            let answer = request(self.scheduler, "POST", "/scheduler/", &[], body.as_bytes());
+            if answer.status == 201 {
+                return answer.json();
+            }
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains("in the future"), "{answer:?}");
+        }
+        panic!("no request arrives in time");
     }
 
     /// Schedules a capture from the next moment on; its id.
     pub(super) fn capture(&self, ship: &str, duration_seconds: u64) -> String {
-        let created = self.schedule(&json!({
-            "ship_name": ship, "start_time": soon().to_rfc3339(), "duration": duration_seconds,
-        }));
+        let created = self.schedule(|start| {
+            let start_time = start.to_rfc3339();
+            json!({"ship_name": ship, "start_time": start_time, "duration": duration_seconds})
+        });
         created["id"].as_str().unwrap().to_owned()
     }
 
@@ -213,11 +221,6 @@ fn rig() -> Rig {
     let mut rig = Rig::new();
     rig.set("FILES_PER_SECOND", 0);
     rig
-}
-
-/// A moment that has not come when a request with it arrives.
-pub(super) fn soon() -> DateTime<Utc> {
-    Utc::now() + TimeDelta::seconds(1)
 }
 
 /// The UDP ports that a process has open, as the kernel says.

@@ -1,9 +1,11 @@
 //! R2's requests against all services: a window ends with its outcome, and the ship's data.
 
+use std::collections::HashMap;
+
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
-use super::harbour::{Harbour, everywhere, soon};
+use super::harbour::{Harbour, everywhere};
 use crate::harness::{request, wait_for};
 use crate::ships::ship_lines;
 
@@ -22,31 +24,34 @@ fn requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for(mut har
     let health = harbour.get("/healthcheck/");
     assert_eq!(health, json!({"message": "Service is up and running."}));
     assert_eq!(harbour.streams()["number_of_active_streams"], 0);
-    let start_time = soon().to_rfc3339_opts(SecondsFormat::Millis, true);
-    let ids = SHIPS.map(|ship| {
-        let asked = json!({"ship_name": ship, "start_time": start_time, "duration": 3});
-        let created = harbour.schedule(&asked);
-        let members = created.as_object().unwrap();
-        assert!(asked.as_object().unwrap().iter().all(|(name, value)| members[name] == *value));
-        assert_eq!(members.len(), 5, "{created}");
-        assert!(created["task_id"].is_string());
-        created["id"].as_str().unwrap().to_owned()
+    let wanted = SHIPS.map(|ship| {
+        let created = harbour.schedule(|start| {
+            let start_time = start.to_rfc3339_opts(SecondsFormat::Millis, true);
+            json!({"ship_name": ship, "start_time": start_time, "duration": 5})
+        });
+        let members: Vec<&String> = created.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["duration", "id", "ship_name", "start_time", "task_id"]);
+        assert_eq!((&created["ship_name"], &created["duration"]), (&json!(ship), &json!(5)));
+        created
     });
+    let id = |created: &Value| created["id"].as_str().unwrap().to_owned();
     let all = harbour.get("/scheduler/");
-    let listed = |id: &String| all.as_array().unwrap().iter().any(|one| one["id"] == **id);
-    assert!(ids.iter().all(listed), "{all}");
+    let is_listed = |one: &Value| all.as_array().unwrap().iter().any(|all| all["id"] == one["id"]);
+    assert!(wanted.iter().all(is_listed), "{all}");
     // At once, each on a port of its own.
     for ship in SHIPS {
         harbour.wait_stream(ship);
     }
     assert!(harbour.capture_ports().len() >= SHIPS.len());
-    let mut counts = Vec::new();
-    for (ship, id) in SHIPS.into_iter().zip(&ids) {
-        let schedule = harbour.ended(id);
+    let (mut counts, mut starts) = (Vec::new(), HashMap::new());
+    for (ship, wanted) in SHIPS.into_iter().zip(&wanted) {
+        let schedule = harbour.ended(&id(wanted));
         assert_eq!(schedule["state"], "finished", "{schedule}");
         counts.push((ship, harbour.check_outcome(ship, &schedule["outcome"])));
-        let started_at = schedule["started_at"].as_str().unwrap();
-        assert!(started_at >= start_time.as_str(), "early: {schedule}");
+        let time = |of: &Value, member: &str| of[member].as_str().unwrap().to_owned();
+        let start_time = time(wanted, "start_time");
+        assert!(time(&schedule, "started_at") >= start_time, "early: {schedule}");
+        starts.insert(ship.to_owned(), start_time);
     }
     harbour.wait_quiet();
     harbour.wait_counts(&counts);
@@ -54,18 +59,20 @@ fn requests_of_old_end_with_outcomes_and_every_datagram_is_accounted_for(mut har
     let ms = |time: &str| time.get(..23).map(str::to_owned);
     for line in ship_lines(&harbour.rig) {
         let line: Value = serde_json::from_str(&line).unwrap();
-        assert!(ms(line["timestamp"].as_str().unwrap()) >= ms(&start_time), "early: {line}");
+        let start_time = &starts[line["ship"].as_str().unwrap()];
+        assert!(ms(line["timestamp"].as_str().unwrap()) >= ms(start_time), "early: {line}");
     }
     harbour.stop();
 }
 
 fn each_start_of_what_recurs_has_one_outcome(mut harbour: Harbour) {
-    let start = soon();
-    let until = start + TimeDelta::seconds(5);
-    let created = harbour.schedule(&json!({
-        "ship_name": "TARDIS", "start_time": start.to_rfc3339(), "duration": 3,
-        "every_seconds": 2, "until": until.to_rfc3339(), "overlap": "allow",
-    }));
+    let created = harbour.schedule(|start| {
+        let until = start + TimeDelta::seconds(5);
+        json!({
+            "ship_name": "TARDIS", "start_time": start.to_rfc3339(), "duration": 3,
+            "every_seconds": 2, "until": until.to_rfc3339(), "overlap": "allow",
+        })
+    });
     let id = created["id"].as_str().unwrap();
     assert_eq!(harbour.ended(id)["state"], "ended");
     let path = format!("/scheduler/{id}/occurrences");
