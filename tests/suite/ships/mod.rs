@@ -8,6 +8,7 @@ mod redis;
 mod redis_losses;
 mod redis_script;
 mod redis_server;
+mod upgrade;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
