@@ -242,7 +242,12 @@ fn take_over(all: &Path) -> io::Result<Vec<Left>> {
             lock => lock?,
         };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            let (groups, ran) = (read_groups(&folder)?, read_running(&folder));
+            let groups = match read_groups(&folder) {
+                // Whoever has taken it over is removing it, its lock first.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                groups => groups?,
+            };
+            let ran = read_running(&folder);
             left.push(Left { folder, _lock: lock, groups, ran });
         }
     }

@@ -7,7 +7,8 @@ mod over_rabbitmq;
 mod redis;
 mod redis_losses;
 mod redis_script;
-pub(crate) mod redis_server;
+mod redis_server;
+mod upgrade;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;

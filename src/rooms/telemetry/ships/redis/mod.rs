@@ -11,8 +11,9 @@
 //! It follows the batches of telemetry in the order of their commits (module `commits`), and reads
 //! their files. A piece of a batch is pushed by a script, which is one step: it begins by comparing
 //! the place of the shard with the one where the piece begins, and ends by moving it. So a piece
-//! whose answer got lost, or that another process has pushed, is pushed once; and a Redis that has
-//! lost its newest writes gets just those again.
+//! whose answer got lost, or that another process has pushed, is pushed once. All places are looked
+//! up when it connects and every few seconds: a Redis that has lost its newest writes gets just
+//! those again, and one that knows more than the state directory is told to go on from its end.
 //!
 //! | room | what it holds |
 //! |---|---|
