@@ -7,7 +7,7 @@ mod over_rabbitmq;
 mod redis;
 mod redis_losses;
 mod redis_script;
-mod redis_server;
+pub(crate) mod redis_server;
 mod upgrade;
 
 use std::num::NonZeroU16;

@@ -216,7 +216,11 @@ impl<'a> Capture<'a> {
                 Ok(stream) => stream,
                 Err(NoStream::Stopping) => return self.stop(),
                 Err(NoStream::Refused { reason, .. }) if self.streams > 0 => {
-                    tracing::warn!(ship = %self.ship, reason, "a capture has no stream any more");
+                    tracing::warn!(
+                        ship = self.ship.as_str(),
+                        reason,
+                        "a capture has no stream any more"
+                    );
                     break EndedBy::Spaceship;
                 }
                 Err(NoStream::Refused { reason, is_final }) => return failed(reason, is_final),
@@ -232,7 +236,7 @@ impl<'a> Capture<'a> {
             if self.elapsed() >= self.window {
                 break EndedBy::Window;
             }
-            tracing::warn!(ship = %self.ship, "a stream has ended before its capture");
+            tracing::warn!(ship = self.ship.as_str(), "a stream has ended before its capture");
         };
         self.finish(ended_by, attempt)
     }
@@ -282,7 +286,7 @@ impl<'a> Capture<'a> {
     /// Receives what a stream sends, until all of it is there, or nobody waits for more.
     fn follow(&mut self, stream: &Stream) -> io::Result<()> {
         let (port, event_key) = (self.intake.address().port(), stream.event_key);
-        tracing::info!(ship = %self.ship, %event_key, port, "capturing");
+        tracing::info!(ship = self.ship.as_str(), %event_key, port, "capturing");
         self.intake.begin(event_key, stream.source);
         let (mut ended_at, mut stopped_at, mut doubted_at) = (None, None, None);
         loop {

@@ -296,7 +296,8 @@ impl Sender {
         drop(self);
         stream.ended(reason);
         let Tally { sent, refused, .. } = stream.tally();
-        tracing::info!(%key, ship, ?reason, sent, refused, "a stream has ended");
+        let reason = format!("{reason:?}").to_lowercase();
+        tracing::info!(%key, ship, reason, sent, refused, "a stream has ended");
     }
 
     fn send_all(&mut self) -> Reason {
