@@ -60,7 +60,7 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 20] = [
+const ROUTES: [&str; 22] = [
     "DELETE /factorial/{id}",
     "DELETE /tasks/{id}",
     "GET /factorial",
@@ -72,6 +72,8 @@ const ROUTES: [&str; 20] = [
     "GET /openapi.json",
     "GET /readyz",
     "GET /receipt/{receipt}",
+    "GET /ships",
+    "GET /ships/{name}",
     "GET /tasks",
     "GET /tasks/{id}",
     "GET /tasks/{id}/result",

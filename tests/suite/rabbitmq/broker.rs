@@ -297,7 +297,7 @@ impl PrivateBroker {
                         amqqueue:get_pid(Queue), fun rabbit_fifo:overview/1) of
                         {{ok, {{_, Seen}}, _}} ->
                             {{maps:get(num_ready_messages, Seen), maps:get(num_checked_out, Seen)}};
-                        {{error, {{badrecord, _}}}} ->
+                        {{error, _}} ->
                             {{0, 0}}
                     end;
                 rabbit_classic_queue ->

@@ -70,7 +70,7 @@ fn a_stop_ends_all_streams_and_answers_who_is_waiting() {
     let told = lines.iter().filter(|line| line["message"] == "a stream has ended");
     let sent: Vec<u64> = told
         .map(|line| {
-            assert_eq!(line["reason"], "Shutdown");
+            assert_eq!(line["reason"], "shutdown");
             line["sent"].as_u64().unwrap()
         })
         .collect();

@@ -64,7 +64,8 @@ impl<const P: u64> Transform<P> {
     }
 
     /// Multiplies `a` by `b`, or by itself if there is no `b`. All coefficients are below `P`, the
-    /// vectors have the length, and the product, which `a` becomes, has no more coefficients.
+    /// vectors have the length, and the product, which `a` becomes, has no more coefficients. Of
+    /// what is cancelled, `a` becomes anything.
     pub(super) fn multiply(
         &self,
         length: Length,
@@ -77,7 +78,9 @@ impl<const P: u64> Transform<P> {
         let work = Work { progress, per_coefficient: length.work_per_coefficient() };
         let Some(shift) = tail_shift else {
             self.multiply_at(0, a, b.as_deref_mut(), threads, &work);
-            self.scale(a, main);
+            if !progress.is_cancelled() {
+                self.scale(a, main);
+            }
             return;
         };
         let root = self.root(1 << (shift - 1));
@@ -89,6 +92,9 @@ impl<const P: u64> Transform<P> {
         let (b_head, b_tail) = b.as_mut().map(|b| b.split_at_mut(main)).unzip();
         self.multiply_at(0, head, b_head, threads, &work);
         self.multiply_at(1 << shift, tail, b_tail, threads, &work);
+        if progress.is_cancelled() {
+            return;
+        }
         drop(b);
         self.scale(head, main);
         self.scale(tail, main >> shift);
@@ -140,6 +146,10 @@ impl<const P: u64> Transform<P> {
                 join(threads, one, |threads| self.multiply_at(node + 3, a3, b3, threads, work))
             },
         );
+        // What was left undone is beyond the range of what follows.
+        if work.progress.is_cancelled() {
+            return;
+        }
         let twiddles = Twiddles::of::<P>(&self.inverse_roots, node / 4);
         inverse_shared::<P>(quarters(a), twiddles, threads);
     }

@@ -322,7 +322,9 @@ impl<'a> Capture<'a> {
 
     /// Nobody wants it any more: what was received is stored all the same.
     fn stop(self) -> Ended {
-        let _account = self.intake.settle(STOP_PATIENCE, &Lifecycle::new());
+        let ship = self.ship.as_str();
+        let (Sums { stored, lost, .. }, _) = self.intake.settle(STOP_PATIENCE, &Lifecycle::new());
+        tracing::info!(ship, stored, lost, "a capture stops before its window is over");
         Ended::Stopped
     }
 
@@ -333,7 +335,7 @@ impl<'a> Capture<'a> {
         let rfc = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Millis, true);
         let (began_at, ended_at) = (rfc(began_at), rfc(ended_at));
         let Sums { sent, stored, lost, .. } = sums;
-        tracing::info!(%ship, sent, stored, lost, "captured");
+        tracing::info!(ship = ship.as_str(), sent, stored, lost, "captured");
         let outcome = Outcome {
             ship_name: ship,
             event_key,
