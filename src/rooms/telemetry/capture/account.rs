@@ -61,7 +61,8 @@ impl Numbers {
         while next < end {
             // The remainder is below WINDOW.
             let number = u64::try_from(next % u128::from(WINDOW)).unwrap_or(0);
-            let is_whole_word = number.is_multiple_of(WORD_BITS) && end - next >= WORD_BITS.into();
+            let is_whole_word =
+                number.is_multiple_of(WORD_BITS) && end - next >= u128::from(WORD_BITS);
             let Some(word) = self.word(number) else { return };
             if is_whole_word {
                 *word = 0;
