@@ -269,7 +269,9 @@ fn a_worker_of_a_former_owner_commits_nothing() {
     bench.publish(&[(); 5].map(|()| "{}".to_owned()), None);
     let life = Lifecycle::new();
     let (former, next) = (bench.writer(&life), bench.writer(&life));
-    let take = || ShardLock::try_take(bench.state.dir(), KEY).unwrap().unwrap();
+    // A child that another test is just starting may hold the lock's file for a moment.
+    let free = || ShardLock::try_take(bench.state.dir(), KEY).unwrap();
+    let take = || wait_for("the lock", free);
     let lock = take();
     let progress = recover(&former, &lock).unwrap();
     let (_tell, wake) = bounded(1);

@@ -54,7 +54,11 @@ impl SmallDisk {
     }
 
     pub(crate) fn free(&self) {
+        let room = || rustix::fs::statvfs(&self.path).unwrap().f_bavail;
+        let before = room();
         std::fs::remove_file(self.filler()).unwrap();
+        // A child that another test is just starting may hold the file for a moment.
+        wait_for("room on the disk", || (room() > before).then_some(()));
     }
 }
 

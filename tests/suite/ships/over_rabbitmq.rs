@@ -1,8 +1,10 @@
 //! Telemetry that comes through queues: into Redis, and what is none.
 
+use std::time::Duration;
+
 use async_data_processor::broker::rabbitmq::topology::Format;
-use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use tokio::runtime::Runtime;
 
 use super::redis::{datagrams, wait_pushed};
@@ -41,11 +43,19 @@ fn publish_as_another(url: &str, queue: &str, bodies: &[&[u8]]) {
         let connected = Connection::connect(url, ConnectionProperties::default());
         let connection = connected.await.unwrap();
         let channel = connection.create_channel().await.unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         for body in bodies {
-            let (options, persistent) =
-                (BasicPublishOptions::default(), BasicProperties::default().with_delivery_mode(2));
-            let sent = channel.basic_publish("".into(), queue.into(), options, body, persistent);
-            sent.await.unwrap().await.unwrap();
+            // A queue that was just made takes nothing yet.
+            loop {
+                let persistent = BasicProperties::default().with_delivery_mode(2);
+                let sent =
+                    channel.basic_publish("".into(), queue.into(), options, body, persistent);
+                if sent.await.unwrap().await.unwrap() == Confirmation::Ack(None) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     });
 }
@@ -62,7 +72,6 @@ fn what_is_no_telemetry_is_a_dead_letter_and_counts_for_no_ship() {
     let url = shared().vhost(vhost);
     let rig = rig_over(&url);
     let consumer = rig.start(&["message-consumer"]);
-    // Once this is confirmed, the queue of its shard takes what anybody sends.
     let fleet = Fleet::over(&rig, &url, Format::Packed);
     fleet.publish("TARDIS", &[line("TARDIS", now(), 5, 0)]);
     let good = line("TARDIS", now(), 6, 1);
