@@ -8,6 +8,7 @@
 
 mod args;
 mod book;
+mod caller;
 mod check;
 mod entry;
 mod factorial;

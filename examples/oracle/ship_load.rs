@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::args::Flags;
-use crate::http::{Answer, Connection};
-use crate::json;
+use crate::caller::{Caller, Wrong};
+use crate::http::Answer;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::random::SplitMix64;
@@ -27,9 +27,7 @@ struct Totals {
     refused: u64,
     cancels: u64,
     deletes: u64,
-    /// Answers that no right server gives, with an example.
-    wrong: u64,
-    example: String,
+    wrong: Wrong,
 }
 
 impl Totals {
@@ -39,29 +37,17 @@ impl Totals {
         self.refused += other.refused;
         self.cancels += other.cancels;
         self.deletes += other.deletes;
-        self.wrong += other.wrong;
-        self.example += &other.example;
-    }
-
-    fn wrong(&mut self, what: &str, answer: &Answer) {
-        self.wrong += 1;
-        if self.example.is_empty() {
-            let body: String = answer.body.chars().take(300).collect();
-            self.example = format!("{what}: {} {body}", answer.status);
-        }
+        self.wrong.add(&other.wrong);
     }
 
     fn to_json(&self) -> String {
-        let numbers = [
+        self.wrong.summary(&[
             ("accepted", self.accepted),
             ("unknown", self.unknown),
             ("refused", self.refused),
             ("cancels", self.cancels),
             ("deletes", self.deletes),
-            ("wrong_answers", self.wrong),
-        ];
-        let members = numbers.map(|(name, number)| format!("\"{name}\":{number}")).join(",");
-        format!("{{{members},\"example\":{}}}", json::quote(&self.example))
+        ])
     }
 }
 
@@ -75,7 +61,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
     for one in plan.run(|ledger, number| Client::new(&plan, ledger, number).run())? {
         totals.add(one);
     }
-    Ok((totals.to_json(), totals.wrong == 0))
+    Ok((totals.to_json(), totals.wrong.answers == 0))
 }
 
 /// One connection's worth of load.
@@ -84,7 +70,7 @@ struct Client<'a> {
     ledger: Ledger,
     number: u64,
     random: SplitMix64,
-    connection: Option<Connection>,
+    caller: Caller<'a>,
     requests: u64,
     /// Ships with the ids of their schedules.
     recent: Vec<(String, String)>,
@@ -98,7 +84,7 @@ impl<'a> Client<'a> {
             ledger,
             number,
             random: SplitMix64::new(plan.seed, number),
-            connection: None,
+            caller: Caller::new(plan),
             requests: 0,
             recent: Vec::new(),
             totals: Totals::default(),
@@ -124,15 +110,15 @@ impl<'a> Client<'a> {
         // With a key it is repeated until its outcome is known.
         let is_repeated = self.random.chance(50);
         let key = if is_repeated { format!("Idempotency-Key: {ship}\r\n") } else { String::new() };
-        let request = self.request("POST", "/scheduler/", &key, &wish.body(&ship));
+        let request = self.caller.request("POST", "/scheduler/", &key, &wish.body(&ship));
         self.ledger.record(format!("sent {ship} {wish}\n"))?;
         let (mut is_doubtful, mut over_since) = (false, None);
         loop {
-            match self.exchange(&request) {
+            match self.caller.exchange(&request) {
                 Some(answer) if answer.status == 201 => return self.accepted(ship, &answer),
                 Some(answer) if matches!(answer.status, 400..=428 | 430..=499) => {
                     if answer.status != 400 || !answer.body.contains("in the future") {
-                        self.totals.wrong("a schedule", &answer);
+                        self.totals.wrong.note("a schedule", &answer);
                     }
                     // An earlier try may be on its way still, in a database that was paused.
                     if is_doubtful {
@@ -157,7 +143,7 @@ impl<'a> Client<'a> {
     fn accepted(&mut self, ship: String, answer: &Answer) -> Result<(), String> {
         let (id, named) = (member(&answer.body, "id"), member(&answer.body, "ship_name"));
         let Some(id) = id.filter(|_| named.as_ref() == Some(&ship)) else {
-            self.totals.wrong("a schedule", answer);
+            self.totals.wrong.note("a schedule", answer);
             return Ok(());
         };
         self.totals.accepted += 1;
@@ -178,17 +164,17 @@ impl<'a> Client<'a> {
         let (ship, id) = self.any();
         self.ledger.record(format!("cancel {ship}\n"))?;
         self.totals.cancels += 1;
-        let request = self.request("POST", &format!("/scheduler/{id}/cancel"), "", "");
-        match self.exchange(&request) {
+        let request = self.caller.request("POST", &format!("/scheduler/{id}/cancel"), "", "");
+        match self.caller.exchange(&request) {
             Some(answer) if answer.status == 200 => {
                 if member(&answer.body, "state").as_deref() != Some("cancelled") {
-                    self.totals.wrong("a cancellation", &answer);
+                    self.totals.wrong.note("a cancellation", &answer);
                 }
                 self.ledger.record(format!("cancelled {ship}\n"))
             }
             Some(answer) if answer.status == 409 => self.ledger.record(format!("late {ship}\n")),
             Some(answer) if answer.status < 500 => {
-                self.totals.wrong("a cancellation", &answer);
+                self.totals.wrong.note("a cancellation", &answer);
                 Ok(())
             }
             _ => Ok(()),
@@ -200,35 +186,15 @@ impl<'a> Client<'a> {
         let (ship, id) = self.any();
         self.ledger.record(format!("delete {ship}\n"))?;
         self.totals.deletes += 1;
-        let request = self.request("DELETE", &format!("/scheduler/{id}"), "", "");
-        match self.exchange(&request) {
+        let request = self.caller.request("DELETE", &format!("/scheduler/{id}"), "", "");
+        match self.caller.exchange(&request) {
             Some(answer) if answer.status == 200 => self.ledger.record(format!("deleted {ship}\n")),
             Some(answer) if answer.status < 500 => {
-                self.totals.wrong("a deletion", &answer);
+                self.totals.wrong.note("a deletion", &answer);
                 Ok(())
             }
             _ => Ok(()),
         }
-    }
-
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
-        let (authority, length) = (&self.plan.authority, body.len());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}\
-             Content-Length: {length}\r\n\r\n"
-        );
-        (head + body).into_bytes()
-    }
-
-    /// One try; `None` when the connection failed before the answer was complete.
-    fn exchange(&mut self, request: &[u8]) -> Option<Answer> {
-        let mut connection =
-            self.connection.take().or_else(|| Connection::open(self.plan.address).ok())?;
-        let answer = connection.exchange(request).ok()?;
-        if answer.reusable {
-            self.connection = Some(connection);
-        }
-        Some(answer)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::args::Flags;
-use crate::http::{Answer, Connection};
+use crate::caller::{Caller, Wrong};
+use crate::http::Answer;
 use crate::json;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
@@ -24,9 +25,7 @@ struct Totals {
     unknown_requests: u64,
     refused_requests: u64,
     cancels: u64,
-    /// Answers that no right server gives, with an example.
-    wrong: u64,
-    example: String,
+    wrong: Wrong,
 }
 
 impl Totals {
@@ -36,29 +35,17 @@ impl Totals {
         self.unknown_requests += other.unknown_requests;
         self.refused_requests += other.refused_requests;
         self.cancels += other.cancels;
-        self.wrong += other.wrong;
-        self.example += &other.example;
-    }
-
-    fn wrong(&mut self, what: &str, answer: &Answer) {
-        self.wrong += 1;
-        if self.example.is_empty() {
-            let body: String = answer.body.chars().take(300).collect();
-            self.example = format!("{what}: {} {body}", answer.status);
-        }
+        self.wrong.add(&other.wrong);
     }
 
     fn to_json(&self) -> String {
-        let numbers = [
+        self.wrong.summary(&[
             ("acked_requests", self.acked_requests),
             ("acked_tasks", self.acked_tasks),
             ("unknown_requests", self.unknown_requests),
             ("refused_requests", self.refused_requests),
             ("cancels", self.cancels),
-            ("wrong_answers", self.wrong),
-        ];
-        let members = numbers.map(|(name, number)| format!("\"{name}\":{number}")).join(",");
-        format!("{{{members},\"example\":{}}}", json::quote(&self.example))
+        ])
     }
 }
 
@@ -72,7 +59,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(String, bool), String> {
     for one in plan.run(|ledger, number| Client::new(&plan, ledger, number).run())? {
         totals.add(one);
     }
-    Ok((totals.to_json(), totals.wrong == 0))
+    Ok((totals.to_json(), totals.wrong.answers == 0))
 }
 
 /// A request to submit tasks.
@@ -95,7 +82,7 @@ struct Client<'a> {
     random: SplitMix64,
     /// For what must differ from that of every other run.
     names: SplitMix64,
-    connection: Option<Connection>,
+    caller: Caller<'a>,
     requests: u64,
     recent: Vec<String>,
     totals: Totals,
@@ -109,7 +96,7 @@ impl<'a> Client<'a> {
             number,
             random: SplitMix64::new(plan.seed, number),
             names: SplitMix64::new(plan.now_ms, number),
-            connection: None,
+            caller: Caller::new(plan),
             requests: 0,
             recent: Vec::new(),
             totals: Totals::default(),
@@ -149,7 +136,7 @@ impl<'a> Client<'a> {
             false => ("application/json", format!("[{}]", entries.join(","))),
         };
         let headers = format!("Content-Type: {media_type}\r\n");
-        let bytes = self.request("POST", "/tasks", &headers, &body);
+        let bytes = self.caller.request("POST", "/tasks", &headers, &body);
         Request { name, ids, tasks: tasks.join(" "), bytes, is_repeated }
     }
 
@@ -158,7 +145,7 @@ impl<'a> Client<'a> {
         let (name, work) = (self.name(), Work::draw_factorial(&mut self.random));
         let headers = format!("Content-Type: application/json\r\nIdempotency-Key: {name}\r\n");
         let body = format!("{{\"input\":{}}}", work.size);
-        let bytes = self.request("POST", "/factorial", &headers, &body);
+        let bytes = self.caller.request("POST", "/factorial", &headers, &body);
         Request { name, ids: Vec::new(), tasks: format!("-:{work}"), bytes, is_repeated: true }
     }
 
@@ -175,21 +162,12 @@ impl<'a> Client<'a> {
         format!("{high:08x}-{low:04x}-{version:04x}-{variant:04x}-{:012x}", two >> 16)
     }
 
-    fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
-        let (authority, length) = (&self.plan.authority, body.len());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{headers}\
-             Content-Length: {length}\r\n\r\n"
-        );
-        (head + body).into_bytes()
-    }
-
     fn submit(&mut self, request: &Request) -> Result<(), String> {
         let Request { name, tasks, .. } = request;
         self.ledger.record(format!("sent {name} {tasks}\n"))?;
         let (mut doubtful, mut over_since) = (false, None);
         loop {
-            let answer = self.exchange(&request.bytes);
+            let answer = self.caller.exchange(&request.bytes);
             match answer {
                 Some(answer) if matches!(answer.status, 200 | 201) => {
                     return self.accepted(request, &answer);
@@ -199,7 +177,7 @@ impl<'a> Client<'a> {
                     return self.ledger.record(format!("refused {name} 507\n"));
                 }
                 Some(answer) if matches!(answer.status, 400..=428 | 430..=499) => {
-                    self.totals.wrong("a submission", &answer);
+                    self.totals.wrong.note("a submission", &answer);
                     return self.ledger.record(format!("unknown {name}\n"));
                 }
                 _ => doubtful = true,
@@ -220,14 +198,14 @@ impl<'a> Client<'a> {
         let ids = match ids.is_empty() {
             false => {
                 if accepted_ids(&answer.body).as_ref() != Ok(ids) {
-                    self.totals.wrong("a submission", answer);
+                    self.totals.wrong.note("a submission", answer);
                 }
                 self.ledger.record(format!("acked {name}\n"))?;
                 ids.clone()
             }
             true => {
                 let Some(id) = member(&answer.body, "id") else {
-                    self.totals.wrong("a calculation", answer);
+                    self.totals.wrong.note("a calculation", answer);
                     return Ok(());
                 };
                 self.ledger.record(format!("acked {name} {id}\n"))?;
@@ -247,32 +225,21 @@ impl<'a> Client<'a> {
         let id = self.recent.swap_remove(usize::try_from(number).unwrap_or(0));
         self.ledger.record(format!("cancel {id}\n"))?;
         self.totals.cancels += 1;
-        let bytes = self.request("DELETE", &format!("/tasks/{id}"), "", "");
-        match self.exchange(&bytes) {
+        let bytes = self.caller.request("DELETE", &format!("/tasks/{id}"), "", "");
+        match self.caller.exchange(&bytes) {
             Some(answer) if answer.status == 200 => {
                 if member(&answer.body, "state").as_deref() != Some("cancelled") {
-                    self.totals.wrong("a cancellation", &answer);
+                    self.totals.wrong.note("a cancellation", &answer);
                 }
                 self.ledger.record(format!("cancelled {id}\n"))
             }
             Some(answer) if answer.status == 409 => self.ledger.record(format!("late {id}\n")),
             Some(answer) if answer.status == 404 => {
-                self.totals.wrong("a cancellation", &answer);
+                self.totals.wrong.note("a cancellation", &answer);
                 Ok(())
             }
             _ => Ok(()),
         }
-    }
-
-    /// One try; `None` when the connection failed before the answer was complete.
-    fn exchange(&mut self, request: &[u8]) -> Option<Answer> {
-        let mut connection =
-            self.connection.take().or_else(|| Connection::open(self.plan.address).ok())?;
-        let answer = connection.exchange(request).ok()?;
-        if answer.reusable {
-            self.connection = Some(connection);
-        }
-        Some(answer)
     }
 }
 

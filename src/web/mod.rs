@@ -50,6 +50,8 @@ pub use encoding::refuse_coded;
 pub use error::{HttpError, Shape};
 pub use listen::{ListenError, check_listen};
 pub use metrics::HttpMetrics;
+#[cfg(test)]
+pub use openapi::assert_describes;
 pub use openapi::described;
 pub use origin::{CorsError, CorsOrigins};
 pub use probes::Readiness;

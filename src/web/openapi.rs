@@ -14,6 +14,16 @@ pub fn described(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
+/// What each room's description must say: it is JSON, and names these methods of these paths.
+#[cfg(test)]
+pub fn assert_describes(description: &Value, routes: &[(&str, &[&str])]) {
+    for (path, methods) in routes {
+        for method in *methods {
+            assert!(description["paths"][path][method].is_object(), "{method} {path}");
+        }
+    }
+}
+
 /// A document that grows by fragments.
 #[derive(Debug, Clone)]
 pub(super) struct Document {
