@@ -1,0 +1,3 @@
+//! The web page, compiled in: see and steer everything in a browser.
+
+pub mod chart;
