@@ -87,6 +87,8 @@ pub mod web;
 
 pub mod rooms;
 
+pub mod page;
+
 pub mod broker;
 
 pub mod state;
@@ -104,7 +106,5 @@ pub mod tasks;
 pub mod service;
 
 pub mod clock;
-
-pub mod page;
 
 pub mod cli;

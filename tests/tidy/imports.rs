@@ -16,7 +16,7 @@ const STATIONS: &[&str] = &[
     "task", "tasks",
 ];
 
-/// What the page shows and steers.
+/// What the page shows: the rooms, and what they build on.
 const ROOMS_AND_STATIONS: &[&str] = &[
     "rooms", "web", "batch", "broker", "clock", "message", "pool", "service", "shard", "state",
     "store", "task", "tasks",

@@ -18,8 +18,9 @@ mod trace;
 
 use std::fmt::{self, Write};
 
-use self::axis::{Axis, clock_text, iso_text, time_ticks};
+use self::axis::{Axis, clock_text, time_ticks};
 use self::trace::{Field, Trace, band, line};
+use super::format::Moment;
 
 /// The opening of the picture; the style sheet leaves room for the labels around the plot.
 const PICTURE: &str = "<svg class=\"picture\" role=\"img\" width=\"100%\" height=\"180\">";
@@ -55,7 +56,7 @@ pub enum Scale {
 pub struct Series<'a> {
     /// What the legend calls it.
     pub name: &'a str,
-    /// The class that gives it its colour: `one`, `two`, `three` or `four`.
+    /// The class that gives it its colour: `one`, `two` or `three`.
     pub class: &'a str,
     /// What is drawn.
     pub shape: Shape,
@@ -216,7 +217,7 @@ fn grid(html: &mut String, axis: &Axis, field: &Field) {
             far if far > 92.0 => "end",
             _ => "middle",
         };
-        let (at, iso, text) = (Tenth(share), iso_text(at_ms), clock_text(at_ms));
+        let (at, iso, text) = (Tenth(share), Moment(at_ms.cast_signed()), clock_text(at_ms));
         let _ = write!(
             html,
             "<text x=\"{at}%\" y=\"100%\" dy=\"16\" text-anchor=\"{anchor}\" \
