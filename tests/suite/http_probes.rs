@@ -60,11 +60,12 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 33] = [
+const ROUTES: [&str; 36] = [
     "DELETE /factorial/{id}",
     "DELETE /scheduler/{id}",
     "DELETE /stream/{event_key}",
     "DELETE /tasks/{id}",
+    "GET /",
     "GET /factorial",
     "GET /factorial/{id}",
     "GET /health",
@@ -72,6 +73,8 @@ const ROUTES: [&str; 33] = [
     "GET /livez",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /page/live",
+    "GET /page/session",
     "GET /readyz",
     "GET /receipt/{receipt}",
     "GET /scheduler/",
@@ -133,10 +136,10 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
             };
             let answer = request(address, &method, &target, &[], body);
             let described = &methods[method.to_ascii_lowercase()]["responses"];
-            // There is no result of what nobody runs, this is no WebSocket, no ship has sent or is
-            // there, and the id is no schedule's.
-            let refused = ["/tasks/{id}/result", "/websockets", "/ships/{name}", "/stream"];
-            let mut refused = refused.into_iter().chain(["/scheduler/{id}"]);
+            // There is no result of what nobody runs, these are no WebSockets, no ship has sent or
+            // is there, and the id is no schedule's.
+            let refused = ["/tasks/{id}/result", "/websockets", "/page/live", "/ships/{name}"];
+            let mut refused = refused.into_iter().chain(["/scheduler/{id}", "/stream"]);
             let is_refused = refused.any(|refused| path.starts_with(refused));
             assert_eq!(answer.status >= 300, is_refused, "{method} {path}: {answer:?}");
             assert!(described[answer.status.to_string()].is_object(), "{method} {path}");
