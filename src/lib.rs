@@ -107,4 +107,6 @@ pub mod service;
 
 pub mod clock;
 
+pub mod page;
+
 pub mod cli;
