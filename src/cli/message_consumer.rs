@@ -30,16 +30,16 @@ Examples:
   async-data-processor message-consumer --exec 'jq -c .value'                # through a program";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
-    let ConsumerCommand { common, batch, worker, capture } = settings;
-    let work_and_capture = both(worker.check(), capture.check());
+    let ConsumerCommand { common, batch, worker, capture, road } = settings;
+    let work_and_capture = both(worker.check(), both(capture.check(), road.check()));
     let checked = both(both(batch.check(), work_and_capture), common.servers());
-    let (((), (worker, capture)), servers) = checked.map_err(Failure::of_settings)?;
+    let (((), (worker, (capture, road))), servers) = checked.map_err(Failure::of_settings)?;
     worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("message-consumer", &common.state, &common.process, async |process| {
         let life = process.life.clone();
         let tasks = with_source(&process, &servers, async |source| {
-            let (settings, broker) = (&capture, servers.broker.clone());
-            let capturing = Capturing { settings, source, common: &common, broker };
+            let (settings, road, broker) = (&capture, &road.road, servers.broker.clone());
+            let capturing = Capturing { settings, road, source, common: &common, broker };
             let working = then_stop(&life, work(process.clone(), worker, source));
             let capturing = then_stop(&life, capture_from(process.clone(), capturing));
             let (worked, captured) = tokio::join!(working, capturing);

@@ -19,7 +19,7 @@
 //! | [`board`] | who looks at what, and when it is drawn again |
 //! | [`live`] | the WebSocket |
 //! | [`shell`] | what never changes while the server runs |
-//! | [`chart`] | charts over time |
+//! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
 //!
