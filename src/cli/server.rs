@@ -22,9 +22,11 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::rooms::messages::api::{self, Api};
+use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ships;
 use crate::rooms::telemetry::ships::api::Ships;
 use crate::rooms::telemetry::ships::redis::trouble;
+use crate::rooms::telemetry::spaceship::forward::{self, Forward};
 use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
 use crate::state::State;
@@ -42,15 +44,15 @@ const WATCH_EVERY: Duration = Duration::from_secs(30);
 const LISTENERS_MAX: usize = 512;
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { common, http, port, tasks } = settings;
-    let checked = both(http.check(), common.servers());
-    let (checked, Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
+    let ServerSettings { common, http, port, tasks, road } = settings;
+    let checked = both(both(http.check(), road.check()), common.servers());
+    let ((checked, road), Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common.state, &common.process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
         let front = Front::new(&http, checked, &process);
         let entrance = front.listen(port.port()).await?;
-        let (common, http, tasks, front) = (&common, &http, &tasks, &front);
-        let serving = Serving { common, http, tasks, front, entrance };
+        let (common, http, tasks, road, front) = (&common, &http, &tasks, &road.road, &front);
+        let serving = Serving { common, http, tasks, road, front, entrance };
         serve_all(process, serving, broker, &store).await
     })
 }
@@ -60,6 +62,8 @@ pub(super) struct Serving<'a> {
     pub(super) common: &'a CommonSettings,
     pub(super) http: &'a HttpSettings,
     pub(super) tasks: &'a TaskServerSettings,
+    /// The way to the spaceship.
+    pub(super) road: &'a Road,
     pub(super) front: &'a Front<'a>,
     pub(super) entrance: Entrance,
 }
@@ -67,7 +71,7 @@ pub(super) struct Serving<'a> {
 /// Serves the API until the process stops.
 pub(super) async fn serve_all(
     process: Process,
-    Serving { common, http, tasks: settings, front, entrance }: Serving<'_>,
+    Serving { common, http, tasks: settings, road, front, entrance }: Serving<'_>,
     broker: Option<Broker>,
     store: &TaskStore,
 ) -> Result<(), Failure> {
@@ -93,8 +97,10 @@ pub(super) async fn serve_all(
         state: process.state.clone(),
         shards: common.shards.count(),
     };
-    let mut rooms = vec![api::room(api, &front.auth)];
-    rooms.push(ships::api::room(ships, &front.auth));
+    let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
+    let forward = Forward { road: road.clone(), bodies };
+    let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
+    rooms.push(forward::room(forward, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
     let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
     rooms.push(page::room(parts, &front.auth)?);

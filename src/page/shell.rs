@@ -27,8 +27,11 @@ pub struct Shell {
 }
 
 /// One style for all, and for each view what only it needs.
-const STYLE: &str =
-    concat!(include_str!("assets/page.css"), include_str!("calculations/calculations.css"),);
+const STYLE: &str = concat!(
+    include_str!("assets/page.css"),
+    include_str!("assets/chart.css"),
+    include_str!("calculations/calculations.css"),
+);
 
 /// The parts of the script, each a module of its own, and the icon.
 const ASSETS: &[(&str, &str, &str)] = &[
