@@ -21,7 +21,8 @@
 //! | [`lines`] | reading the lines of a committed batch, wherever its file is |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
-//! | [`dead`] | messages that no worker could do: kept, shown, sent again |
+//! | [`dead`] | messages that no worker could do: kept, and shown |
+//! | [`resend`] | dead letters go again, as they are or edited, each file once |
 //! | [`output`] | the output directory, bound to this state environment by its marker |
 //! | [`disk`] | every call on batch files, behind one trait with a written fault model |
 //! | [`name`] | sole owner of file names |
@@ -38,6 +39,7 @@ pub mod name;
 pub mod output;
 mod record;
 pub mod recovery;
+pub mod resend;
 pub mod verify;
 pub mod writer;
 

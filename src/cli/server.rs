@@ -16,11 +16,14 @@ use super::settings::{
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
+use super::topics;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::broker::wake::Waker;
 use crate::rooms::messages::api::{self, Api};
+use crate::rooms::messages::dead::{self, DeadLetters};
 use crate::rooms::telemetry::ships;
 use crate::rooms::telemetry::ships::api::Ships;
 use crate::rooms::telemetry::ships::redis::trouble;
@@ -80,6 +83,7 @@ pub(super) async fn serve_all(
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let ships = Ships { state: state.clone(), clock };
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
+    let letters = dead_letters(&process, common, &budget)?;
     let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
     let health = Arc::new(health);
     let api = Api {
@@ -89,6 +93,7 @@ pub(super) async fn serve_all(
         shards: common.shards.count(),
     };
     let mut rooms = vec![api::room(api, &front.auth)];
+    rooms.push(dead::room(letters, &front.auth));
     rooms.push(ships::api::room(ships, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
@@ -100,6 +105,23 @@ pub(super) async fn serve_all(
     }
     tasks.end().await;
     Ok(())
+}
+
+/// What the room of the dead letters works on.
+fn dead_letters(
+    process: &Process,
+    common: &CommonSettings,
+    budget: &Arc<Budget>,
+) -> Result<DeadLetters, Failure> {
+    let waker = Waker::new(process.state.dir());
+    Ok(DeadLetters {
+        state: process.state.clone(),
+        bodies: BodyReader::new(BodySettings::default(), Arc::clone(budget)),
+        clock: Arc::clone(&process.clock),
+        waker: waker.context("wake-up sockets").or_exit(Exit::CannotCreate)?,
+        place_of: topics::place_of,
+        shards: common.shards.count(),
+    })
 }
 
 /// Where messages go: into the state directory, or over the broker, whose figures are shown then.

@@ -60,9 +60,11 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 22] = [
+const ROUTES: [&str; 25] = [
     "DELETE /factorial/{id}",
     "DELETE /tasks/{id}",
+    "GET /dead",
+    "GET /dead/{number}",
     "GET /factorial",
     "GET /factorial/{id}",
     "GET /health",
@@ -78,6 +80,7 @@ const ROUTES: [&str; 22] = [
     "GET /tasks/{id}",
     "GET /tasks/{id}/result",
     "GET /websockets",
+    "POST /dead/{number}/resend",
     "POST /factorial",
     "POST /message",
     "POST /tasks",
@@ -87,7 +90,12 @@ const ROUTES: [&str; 22] = [
 
 #[test]
 fn the_description_names_every_route_and_every_route_it_names_answers() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.set("EXEC", "exit 3").set("BATCH_ATTEMPTS", 1);
+    rig.run_with_input(&["publish"], entry(0, "dead").as_bytes());
+    let consumer = rig.start(&["message-consumer"]);
+    assert_eq!(rig.wait_drained()["dead"], 1);
+    consumer.stop();
     let server = rig.serve(&["server"]);
     let address = server.address();
     let receipt = post_entries(address, &[entry(0, "a")]);
@@ -102,7 +110,7 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
     for (path, methods) in paths {
         let id = if path.starts_with("/tasks") { &task } else { &calculation };
         let target = path.replace("{receipt}", &receipt).replace("{id}", id);
-        let target = target.replace("{name}", "TARDIS");
+        let target = target.replace("{name}", "TARDIS").replace("{number}", "1");
         let allowed =
             request(address, "BREW", &target, &[], b"").header("allow").map(str::to_owned);
         let allowed = allowed.unwrap_or_else(|| panic!("{path} is described but not served"));
@@ -113,6 +121,7 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
         for method in methods.as_object().unwrap().keys().map(|name| name.to_ascii_uppercase()) {
             let body: &[u8] = match method.as_str() {
                 "POST" if path == "/factorial" => b"{\"input\":5}",
+                "POST" if path == "/dead/{number}/resend" => b"",
                 "POST" => b"[]",
                 "PUT" => b"{}",
                 _ => b"",
