@@ -87,6 +87,8 @@ pub mod web;
 
 pub mod rooms;
 
+pub mod page;
+
 pub mod broker;
 
 pub mod state;

@@ -22,6 +22,7 @@ mod history;
 mod input;
 mod logging;
 mod message_consumer;
+mod page;
 mod pipe;
 mod process;
 mod publish;

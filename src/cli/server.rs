@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
 use super::front::{Entrance, Front, Service};
+use super::page::{self, PageParts};
 use super::process::{self, Process};
 use super::settings::{
     Broker, CommonSettings, HttpSettings, ServerSettings, Servers, TaskServerSettings, both,
@@ -30,7 +31,7 @@ use crate::rooms::telemetry::ships::redis::trouble;
 use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
 use crate::state::State;
-use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness};
+use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness, Seats};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +41,8 @@ Examples:
 
 /// How often the server looks whether its messages get on.
 const WATCH_EVERY: Duration = Duration::from_secs(30);
+/// WebSockets at once.
+const LISTENERS_MAX: usize = 512;
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
     let ServerSettings { common, http, port, tasks } = settings;
@@ -77,7 +80,9 @@ pub(super) async fn serve_all(
     registry.register_collector(Box::new(PipelineMetrics(Arc::clone(&watch))));
     let budget = Budget::new(Budget::DEFAULT_BYTES, &http_metrics);
     let address_of_broker = broker.as_ref().map(|broker| &broker.address);
-    let parts = TaskParts { process: &process, settings, store };
+    let seats = Seats::new(LISTENERS_MAX);
+    seats.register(&mut registry);
+    let parts = TaskParts { process: &process, settings, store, seats: seats.clone() };
     let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
@@ -96,6 +101,8 @@ pub(super) async fn serve_all(
     rooms.push(dead::room(letters, &front.auth));
     rooms.push(ships::api::room(ships, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
+    let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
+    rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);
     let service = Service { title, rooms, registry, http_metrics, readiness };

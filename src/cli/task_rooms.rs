@@ -24,7 +24,7 @@ use crate::task::Name;
 use crate::tasks::collect::Collector;
 use crate::tasks::dispatch::Dispatcher;
 use crate::tasks::keeper::Hearing;
-use crate::web::{Auth, BodyReader, BodySettings, Budget, Room};
+use crate::web::{Auth, BodyReader, BodySettings, Budget, Room, Seats};
 
 /// The most bytes of a body with tasks.
 const TASKS_BYTES_MAX: usize = 8 << 20;
@@ -32,14 +32,14 @@ const TASKS_BYTES_MAX: usize = 8 << 20;
 const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a stop waits for listeners to be told.
 const LISTENERS_TOLD_WITHIN: Duration = Duration::from_secs(1);
-/// WebSockets at once.
-const LISTENERS_MAX: usize = 512;
 
 /// What a server's part in the tasks is made of.
 pub(super) struct TaskParts<'a> {
     pub(super) process: &'a Process,
     pub(super) settings: &'a TaskServerSettings,
     pub(super) store: &'a TaskStore,
+    /// Places of those who listen to what changes.
+    pub(super) seats: Seats,
 }
 
 /// What a server does for the tasks.
@@ -81,16 +81,12 @@ impl<'a> TaskRooms<'a> {
         broker: Option<&Address>,
         registry: &mut Registry,
     ) -> Result<Self, Failure> {
-        let TaskParts { process, settings, store } = parts;
+        let TaskParts { process, settings, store, seats } = parts;
         let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
-        let hub_settings = HubSettings {
-            kind: kind.clone(),
-            output_length_max: settings.max_length,
-            listeners_max: LISTENERS_MAX,
-        };
+        let hub_settings =
+            HubSettings { kind: kind.clone(), output_length_max: settings.max_length };
         let (tasks, life) = (&store.store, &process.life);
-        let hub = Hub::start(Arc::clone(tasks), hub_settings, life.clone());
-        hub.register(registry);
+        let hub = Hub::start(Arc::clone(tasks), hub_settings, seats.clone(), life.clone());
         let metrics = TaskMetrics::start(Arc::clone(tasks), life.clone());
         registry.register_collector(Box::new(metrics.clone()));
         let (carrying, hearing) = match broker {
@@ -145,7 +141,7 @@ impl<'a> TaskRooms<'a> {
             let _ended = tokio::join!(dispatching, collecting);
             pipes.close().await;
         }
-        let _late = tokio::time::timeout(LISTENERS_TOLD_WITHIN, self.hub.closed()).await;
+        let _late = tokio::time::timeout(LISTENERS_TOLD_WITHIN, self.parts.seats.closed()).await;
     }
 }
 

@@ -27,10 +27,12 @@ use crate::service::held;
 pub struct Principal {
     /// The token's name, or `anonymous` where there are no tokens.
     pub name: Arc<str>,
+    /// Whether it may do what needs [`Scope::Write`].
+    pub may_write: bool,
 }
 
 /// What a subprotocol that is a token begins with.
-pub const SOCKET_BEARER: &str = "bearer.";
+pub(super) const SOCKET_BEARER: &str = "bearer.";
 
 static ANONYMOUS: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("anonymous"));
 
@@ -88,7 +90,7 @@ impl Auth {
 
     fn admit(&self, presented: Option<&[u8]>, scope: Scope) -> Result<Principal, HttpError> {
         let Some(locked) = &self.locked else {
-            return Ok(Principal { name: Arc::clone(&ANONYMOUS) });
+            return Ok(Principal { name: Arc::clone(&ANONYMOUS), may_write: true });
         };
         let presented = presented.ok_or_else(|| unauthorized(false))?;
         let place = locked.tokens.find(presented).ok_or_else(|| unauthorized(true))?;
@@ -107,7 +109,7 @@ impl Auth {
         }
         drop(bucket);
         if token.allows(scope) {
-            Ok(Principal { name: Arc::clone(&token.name) })
+            Ok(Principal { name: Arc::clone(&token.name), may_write: token.allows(Scope::Write) })
         } else {
             Err(forbidden(scope))
         }

@@ -33,6 +33,7 @@ mod query;
 mod raw;
 mod request;
 mod serve;
+mod socket;
 mod timer;
 mod tls;
 mod tokens;
@@ -42,7 +43,7 @@ mod tests;
 
 pub use answer::json;
 pub use app::{AppParts, Room, app};
-pub use auth::{Auth, Principal, SOCKET_BEARER};
+pub use auth::{Auth, Principal};
 pub use body::{
     BodyError, BodyReader, BodySettings, BodyStream, Budget, BudgetGuard, ReceivedBody,
 };
@@ -58,6 +59,7 @@ pub use probes::Readiness;
 pub use query::Query;
 pub use request::{idempotency_key, is_lines};
 pub use serve::{ServeSettings, serve};
+pub use socket::{Farewell, Seat, Seats, Talk, Upgrade, open as open_socket};
 pub use tls::{TlsError, load as load_tls};
 pub use tokens::{Scope, Tokens, TokensError};
 

@@ -60,9 +60,10 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 25] = [
+const ROUTES: [&str; 28] = [
     "DELETE /factorial/{id}",
     "DELETE /tasks/{id}",
+    "GET /",
     "GET /dead",
     "GET /dead/{number}",
     "GET /factorial",
@@ -72,6 +73,8 @@ const ROUTES: [&str; 25] = [
     "GET /livez",
     "GET /metrics",
     "GET /openapi.json",
+    "GET /page/live",
+    "GET /page/session",
     "GET /readyz",
     "GET /receipt/{receipt}",
     "GET /ships",
@@ -128,8 +131,8 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
             };
             let answer = request(address, &method, &target, &[], body);
             let described = &methods[method.to_ascii_lowercase()]["responses"];
-            // There is no result of what nobody runs, this is no WebSocket, and no ship has sent.
-            let refused = ["/tasks/{id}/result", "/websockets", "/ships/{name}"];
+            // There is no result of what nobody runs, these are no WebSockets, and no ship has sent.
+            let refused = ["/tasks/{id}/result", "/websockets", "/ships/{name}", "/page/live"];
             let is_refused = refused.contains(&path.as_str());
             assert_eq!(answer.status >= 300, is_refused, "{method} {path}: {answer:?}");
             assert!(described[answer.status.to_string()].is_object(), "{method} {path}");

@@ -16,11 +16,18 @@ const STATIONS: &[&str] = &[
     "task", "tasks",
 ];
 
+/// What the page shows: the rooms, and what they build on.
+const ROOMS_AND_STATIONS: &[&str] = &[
+    "rooms", "web", "batch", "broker", "clock", "message", "pool", "service", "shard", "state",
+    "store", "task", "tasks",
+];
+
 /// Each module of `src`, and the modules it may name beside itself. No room names another one.
 const TABLE: &[(&str, Reach)] = &[
     ("main", Reach::Everything),
     ("lib", Reach::Only(&[])),
     ("cli", Reach::Everything),
+    ("page", Reach::Only(ROOMS_AND_STATIONS)),
     ("rooms", Reach::Only(STATIONS)),
     ("web", Reach::Only(&["service", "clock"])),
     ("batch", Reach::Only(&["broker", "state", "message", "service", "clock"])),

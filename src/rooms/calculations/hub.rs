@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use axum::http::StatusCode;
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::item::Item;
 use crate::service::Lifecycle;
 use crate::store::{Cursor, Store, StoreError, Task, TaskState};
 use crate::task::{Attempt, Name, TaskId};
+use crate::web::{HttpError, Seat, Seats};
 
 /// Items that a listener may be behind.
 pub const ITEMS_QUEUED_MAX: usize = 4096;
@@ -36,55 +36,26 @@ pub struct HubSettings {
     pub kind: Name,
     /// Digits of an output that are shown before it is shortened.
     pub output_length_max: usize,
-    /// Listeners at once; each also takes a connection of the server.
-    pub listeners_max: usize,
 }
 
 /// The hub. Cheap to clone; clones are the same hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
     joins: mpsc::Sender<oneshot::Sender<broadcast::Receiver<Utf8Bytes>>>,
-    seats: Arc<Seats>,
+    seats: Seats,
     life: Lifecycle,
-}
-
-#[derive(Debug)]
-struct Seats {
-    taken: watch::Sender<usize>,
-    most: usize,
-    gauge: Gauge,
-}
-
-/// A listener's place, given back when dropped.
-#[derive(Debug)]
-pub(super) struct Seat(Arc<Seats>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.taken.send_modify(|taken| *taken -= 1);
-        self.0.gauge.dec();
-    }
-}
-
-/// Why somebody cannot listen now. Later it may be otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoSeat {
-    /// As many listen as may.
-    Full,
-    /// The store does not say where its changes end.
-    NoStore,
 }
 
 impl Hub {
     /// Starts the hub over a store; it ends when `life` stops. Needs a tokio runtime.
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, settings: HubSettings, life: Lifecycle) -> Self {
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: HubSettings,
+        seats: Seats,
+        life: Lifecycle,
+    ) -> Self {
         let (joins, joining) = mpsc::channel(JOINS_QUEUED_MAX);
-        let seats = Seats {
-            taken: watch::Sender::new(0),
-            most: settings.listeners_max,
-            gauge: Gauge::default(),
-        };
         let follower = Follower {
             store,
             settings,
@@ -93,20 +64,7 @@ impl Hub {
             told: HashMap::new(),
         };
         tokio::spawn(follower.run(joining, life.clone()));
-        Self { joins, seats: Arc::new(seats), life }
-    }
-
-    /// Shows in `/metrics` how many listen.
-    pub fn register(&self, registry: &mut Registry) {
-        let gauge = self.seats.gauge.clone();
-        registry.register("websocket_clients", "WebSockets open", gauge);
-    }
-
-    /// Waits until nobody listens any more: after the stop, that all were told of it.
-    pub async fn closed(&self) {
-        let mut taken = self.seats.taken.subscribe();
-        // The sender lives as long as `self`.
-        let _closed = taken.wait_for(|taken| *taken == 0).await;
+        Self { joins, seats, life }
     }
 
     /// The life that ends all listening.
@@ -115,21 +73,19 @@ impl Hub {
     }
 
     /// Begins to listen: what changes from now on will be received.
-    pub(super) async fn listen(&self) -> Result<(Seat, broadcast::Receiver<Utf8Bytes>), NoSeat> {
-        let most = self.seats.most;
-        let seated = self.seats.taken.send_if_modified(|taken| {
-            let is_free = *taken < most;
-            *taken += usize::from(is_free);
-            is_free
-        });
-        if !seated {
-            return Err(NoSeat::Full);
-        }
-        self.seats.gauge.inc();
-        let seat = Seat(Arc::clone(&self.seats));
+    ///
+    /// # Errors
+    /// 503: as many listen as may, or the store does not say where its changes end.
+    pub(super) async fn listen(&self) -> Result<(Seat, broadcast::Receiver<Utf8Bytes>), HttpError> {
+        let seat = self.seats.take()?;
         let (answer, items) = oneshot::channel();
-        self.joins.send(answer).await.map_err(|_| NoSeat::NoStore)?;
-        Ok((seat, items.await.map_err(|_| NoSeat::NoStore)?))
+        let joined = self.joins.send(answer).await.is_ok();
+        let items = if joined { items.await.ok() } else { None };
+        let no_store = || {
+            let text = "there are no changes to be told now";
+            HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+        };
+        Ok((seat, items.ok_or_else(no_store)?))
     }
 }
 

@@ -77,14 +77,17 @@ const fn status(state: TaskState) -> &'static str {
 }
 
 /// The states of R4's word.
-pub(super) fn states(status: &str) -> Option<Vec<TaskState>> {
+#[must_use]
+pub fn states(status: &str) -> Option<Vec<TaskState>> {
     let known = matches!(status, "pending" | "finished" | "error");
     known.then(|| {
         TaskState::ALL.into_iter().filter(|state| self::status(*state) == status).collect()
     })
 }
 
-fn error(task: &Task) -> Option<String> {
+/// Why a calculation has no output and will have none, or why it was tried again.
+#[must_use]
+pub fn error(task: &Task) -> Option<String> {
     let cancelled = || (task.state == TaskState::Cancelled).then(|| "cancelled".to_owned());
     match task.state {
         TaskState::Finished => None,
@@ -93,7 +96,8 @@ fn error(task: &Task) -> Option<String> {
 }
 
 /// The first digits, then `e` and how many are left out: R4's form, which is no number.
-fn shortened(result: &ResultHead, length_max: usize) -> String {
+#[must_use]
+pub fn shortened(result: &ResultHead, length_max: usize) -> String {
     let length = length_max.min(ResultHead::BYTES_MAX);
     let shown = if result.bytes <= length as u64 {
         result.head.as_slice()

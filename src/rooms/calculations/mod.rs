@@ -8,7 +8,7 @@ pub mod api;
 pub mod factorial;
 pub mod hub;
 mod input;
-mod item;
+pub mod item;
 pub mod order;
 mod outside;
 mod partial;

@@ -18,7 +18,7 @@ use async_data_processor::store::{Claim, Settled, Settlement, Store, Task, TaskS
 use async_data_processor::task::{Outcome, ResultHead, WorkerId};
 use async_data_processor::web::{
     AppParts, Auth, BodyReader, BodySettings, Budget, CorsOrigins, HttpMetrics, Readiness, Room,
-    ServeSettings, Tokens, app, serve,
+    Seats, ServeSettings, Tokens, app, serve,
 };
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -39,18 +39,14 @@ pub(crate) struct House {
     pub(crate) store: Arc<SqliteStore>,
     pub(super) dir: TempDir,
     pub(super) life: Lifecycle,
-    pub(super) hub: Hub,
+    pub(super) seats: Seats,
     served: Option<JoinHandle<()>>,
     runtime: Runtime,
 }
 
-fn hub(store: Arc<dyn Store>, life: &Lifecycle) -> Hub {
-    let settings = HubSettings {
-        kind: "factorial".parse().unwrap(),
-        output_length_max: 20,
-        listeners_max: LISTENERS_MAX,
-    };
-    Hub::start(store, settings, life.clone())
+fn hub(store: Arc<dyn Store>, seats: &Seats, life: &Lifecycle) -> Hub {
+    let settings = HubSettings { kind: "factorial".parse().unwrap(), output_length_max: 20 };
+    Hub::start(store, settings, seats.clone(), life.clone())
 }
 
 fn rooms(
@@ -112,8 +108,9 @@ impl House {
         let inside = runtime.enter();
         let mut registry = Registry::default();
         let http_metrics = HttpMetrics::register(&mut registry);
-        let hub = hub(store.clone(), &life);
-        hub.register(&mut registry);
+        let seats = Seats::new(LISTENERS_MAX);
+        seats.register(&mut registry);
+        let hub = hub(store.clone(), &seats, &life);
         let rooms = rooms(&store, &hub, &http_metrics, dir.path(), &auth);
         let parts = AppParts {
             title: "test",
@@ -138,7 +135,7 @@ impl House {
             serve(listener, router, settings, None, http_metrics, &life_of_server).await;
         }));
         drop(inside);
-        Self { address, store, dir, life, hub, served, runtime }
+        Self { address, store, dir, life, seats, served, runtime }
     }
 
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {

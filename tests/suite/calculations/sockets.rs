@@ -139,7 +139,7 @@ fn a_stop_closes_every_socket_with_1001() {
         // Answers the close.
         while client.read().is_ok() {}
     }
-    house.wait(house.hub.closed());
+    house.wait(house.seats.closed());
 }
 
 #[test]

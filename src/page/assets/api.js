@@ -1,0 +1,54 @@
+// The API as the page calls it: with the token, and with words for what went wrong.
+
+const KEY = "token";
+
+/** The token, as long as this tab lives. */
+export const token = {
+  get: () => sessionStorage.getItem(KEY),
+  set: (text) => sessionStorage.setItem(KEY, text),
+  clear: () => sessionStorage.removeItem(KEY),
+};
+
+/** Called when a token is needed, or the one there is does not do. */
+let onLocked = () => {};
+export const whenLocked = (call) => (onLocked = call);
+
+/** What a refusal says, in whichever shape its path has. */
+async function reason(got) {
+  const text = await got.text();
+  try {
+    const body = JSON.parse(text);
+    const said = body.error ?? body.detail ?? body.title;
+    if (said) return typeof said === "string" ? said : JSON.stringify(said);
+  } catch {
+    // It is no JSON: the status says it.
+  }
+  return `${got.status} ${got.statusText}`;
+}
+
+/** Asks, and has the answer; an Error with the server's words for whatever is not 2xx. */
+export async function answer(method, path, body, headers = {}) {
+  const request = { method, headers: { ...headers } };
+  if (token.get()) request.headers.Authorization = `Bearer ${token.get()}`;
+  if (body !== undefined) {
+    request.headers["Content-Type"] = "application/json";
+    request.body = JSON.stringify(body);
+  }
+  let got;
+  try {
+    got = await fetch(path, request);
+  } catch {
+    throw new Error("The server cannot be reached. What you typed is still here: try again.");
+  }
+  if (got.ok) return got;
+  const said = await reason(got);
+  if (got.status === 401) onLocked(said);
+  throw Object.assign(new Error(said), { status: got.status });
+}
+
+/** The same, with the answer's JSON; null where there is none. */
+export async function ask(method, path, body, headers) {
+  const got = await answer(method, path, body, headers);
+  const text = await got.text();
+  return text === "" ? null : JSON.parse(text);
+}

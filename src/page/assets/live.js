@@ -1,0 +1,132 @@
+// What is live: one WebSocket that says what is looked at, and puts what comes into its place
+// without touching what stays: focus, selection, what is open, what is typed.
+
+import { token } from "./api.js";
+import { writeTimes } from "./time.js";
+
+const PAUSES_MS = [250, 500, 1000, 2000, 5000];
+const BEAT_MS = 10_000;
+const ANSWER_MS = 8000;
+
+let socket = null;
+let lookedAt = "";
+let tries = 0;
+let timer = 0;
+let overdue = 0;
+let onState = () => {};
+
+/** Calls with `live`, `connecting` or `lost` when that changes. */
+export const whenState = (call) => (onState = call);
+
+function send() {
+  if (socket?.readyState !== WebSocket.OPEN) return;
+  socket.send(document.hidden ? "" : lookedAt);
+  clearTimeout(overdue);
+  overdue = setTimeout(() => socket.close(), ANSWER_MS);
+}
+
+/** Looks at `view?focus` from now on. */
+export function look(text) {
+  lookedAt = text;
+  send();
+}
+
+/** Opens the socket, at once if it is not open. */
+export function connect() {
+  clearTimeout(timer);
+  if (socket && socket.readyState <= WebSocket.OPEN) return;
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/page/live`;
+  const bearer = token.get() ? [`bearer.${encodeURIComponent(token.get())}`] : [];
+  const opened = new WebSocket(url, ["page", ...bearer]);
+  socket = opened;
+  opened.onopen = () => {
+    tries = 0;
+    onState("live");
+    send();
+  };
+  opened.onmessage = ({ data }) => {
+    clearTimeout(overdue);
+    if (data !== "") show(data);
+  };
+  opened.onclose = () => {
+    if (socket !== opened) return;
+    clearTimeout(overdue);
+    socket = null;
+    onState(tries > 2 ? "lost" : "connecting");
+    const pause = PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)];
+    tries += 1;
+    timer = setTimeout(connect, pause * (0.5 + Math.random() / 2));
+  };
+}
+
+/** Ends the socket; the next one has the token that is there then. */
+export function disconnect() {
+  clearTimeout(timer);
+  const old = socket;
+  socket = null;
+  old?.close();
+}
+
+setInterval(send, BEAT_MS);
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) connect();
+  send();
+});
+addEventListener("online", connect);
+
+function show(data) {
+  const end = data.indexOf("\n");
+  const [address, id] = data.slice(0, end).split("#");
+  if (address !== lookedAt) return;
+  const element = document.getElementById(id);
+  if (!element) return;
+  const fresh = document.createElement("template");
+  fresh.innerHTML = data.slice(end + 1);
+  writeTimes(fresh.content);
+  morph(element, fresh.content);
+  element.dispatchEvent(new CustomEvent("shown", { bubbles: true }));
+}
+
+/** Makes the children of `old` those of `fresh`, keeping every element that is in both. */
+function morph(old, fresh) {
+  const byId = new Map();
+  for (const child of old.children) if (child.id) byId.set(child.id, child);
+  let place = old.firstChild;
+  for (const child of [...fresh.childNodes]) {
+    let kept = child.id ? byId.get(child.id) : null;
+    if (!kept && !child.id) {
+      kept = place;
+      while (kept && kept.id && kept.nodeType === Node.ELEMENT_NODE) kept = kept.nextSibling;
+      if (kept && (kept.nodeName !== child.nodeName)) kept = null;
+    }
+    if (kept && kept.nodeName === child.nodeName) {
+      if (kept === place) place = place.nextSibling;
+      else old.insertBefore(kept, place);
+      update(kept, child);
+    } else {
+      old.insertBefore(child, place);
+    }
+  }
+  while (place) {
+    const next = place.nextSibling;
+    place.remove();
+    place = next;
+  }
+}
+
+function update(old, fresh) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  if (old.isEqualNode(fresh)) return;
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const { name } of [...old.attributes]) {
+    // What a person has opened stays open.
+    const isTheirs = name === "open" && old.localName === "details";
+    if (!fresh.hasAttribute(name) && !isTheirs) old.removeAttribute(name);
+  }
+  morph(old, fresh);
+}

@@ -1,0 +1,246 @@
+//! Who looks at what, and when it is drawn again.
+//!
+//! What a browser looks at is a text, `view?focus`. One task draws each text that somebody looks
+//! at, and ends when nobody does: at once when something has changed after a quiet time, and at
+//! most every [`REDRAWN_EVERY`] while things keep changing. Who is slow gets what stands when he is
+//! ready, and no queue of what stood before.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::ws::Utf8Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::view::{Focus, Fragment, Sources, View};
+use crate::service::{Lifecycle, held};
+use crate::state::State;
+use crate::store::{Bells, Store};
+
+/// How often the same is drawn, at most.
+const REDRAWN_EVERY: Duration = Duration::from_millis(150);
+/// How often it is looked whether the state environment has changed.
+const STATE_LOOKED_EVERY: Duration = Duration::from_millis(50);
+/// How often a view is drawn whose bell has not rung: a ring may be lost.
+const POLL: Duration = Duration::from_secs(1);
+/// The longest text that names what is looked at, in bytes.
+const LOOKED_AT_BYTES_MAX: usize = 1024;
+
+/// A fragment as it is sent, and in which drawing it came to be as it is.
+#[derive(Debug, Clone)]
+struct Piece {
+    id: &'static str,
+    drawing: u64,
+    frame: Utf8Bytes,
+}
+
+/// What stands now of one text, for all who look at it.
+#[derive(Debug, Clone, Default)]
+struct Drawn {
+    drawing: u64,
+    pieces: Arc<Vec<Piece>>,
+}
+
+/// The board.
+pub struct Board {
+    views: Vec<Arc<dyn View>>,
+    state: State,
+    store: Arc<dyn Store>,
+    life: Lifecycle,
+    drawn: Mutex<HashMap<String, watch::Sender<Drawn>>>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.views.iter().map(|view| view.name()).collect();
+        f.debug_struct("Board").field("views", &names).finish_non_exhaustive()
+    }
+}
+
+/// What one browser looks at.
+#[derive(Debug)]
+pub struct Look {
+    drawn: watch::Receiver<Drawn>,
+    /// The last drawing of which all was taken.
+    seen: u64,
+    /// What is to be sent yet, the first at the end.
+    waiting: Vec<Utf8Bytes>,
+}
+
+impl Look {
+    /// Waits for the next frame that differs from what was sent before. Dropped before it is ready,
+    /// it has lost nothing. `None` when the board has stopped.
+    pub async fn next(&mut self) -> Option<Utf8Bytes> {
+        loop {
+            if let Some(frame) = self.waiting.pop() {
+                return Some(frame);
+            }
+            self.drawn.changed().await.ok()?;
+            let drawn = self.drawn.borrow_and_update().clone();
+            let news = drawn.pieces.iter().rev().filter(|piece| piece.drawing > self.seen);
+            self.waiting.extend(news.map(|piece| piece.frame.clone()));
+            self.seen = drawn.drawing;
+        }
+    }
+}
+
+impl Board {
+    /// A board of these views. It draws while somebody looks, and until `life` stops.
+    #[must_use]
+    pub fn new(
+        views: Vec<Arc<dyn View>>,
+        state: State,
+        store: Arc<dyn Store>,
+        life: Lifecycle,
+    ) -> Self {
+        Self { views, state, store, life, drawn: Mutex::default() }
+    }
+
+    /// Begins to look at `view?focus`; `None` if there is no such view. Needs a tokio runtime.
+    #[must_use]
+    pub fn look(self: &Arc<Self>, text: &str) -> Option<Look> {
+        if text.len() > LOOKED_AT_BYTES_MAX || text.contains(['#', '\n']) {
+            return None;
+        }
+        let (name, focus) = text.split_once('?').unwrap_or((text, ""));
+        let view = Arc::clone(self.views.iter().find(|view| view.name() == name)?);
+        let mut all = held(&self.drawn);
+        let receiver = match all.get(text) {
+            Some(sender) => {
+                let mut receiver = sender.subscribe();
+                // What stands already is news to whoever comes.
+                receiver.mark_changed();
+                receiver
+            }
+            None => {
+                let sender = watch::Sender::new(Drawn::default());
+                let receiver = sender.subscribe();
+                all.insert(text.to_owned(), sender.clone());
+                let drawing = Drawing {
+                    text: text.to_owned(),
+                    focus: Focus::read(focus),
+                    pulse: Pulse::new(self, view.sources()),
+                    board: Arc::clone(self),
+                    view,
+                    sender,
+                };
+                tokio::spawn(drawing.run());
+                receiver
+            }
+        };
+        Some(Look { drawn: receiver, seen: 0, waiting: Vec::new() })
+    }
+}
+
+/// Draws one text as long as somebody looks at it.
+struct Drawing {
+    board: Arc<Board>,
+    view: Arc<dyn View>,
+    text: String,
+    focus: Focus,
+    sender: watch::Sender<Drawn>,
+    pulse: Pulse,
+}
+
+impl Drawing {
+    async fn run(mut self) {
+        let sender = self.sender.clone();
+        loop {
+            self.pulse.mark();
+            let began_at = Instant::now();
+            let fragments = self.view.draw(&self.focus).await;
+            self.publish(fragments);
+            tokio::select! {
+                () = self.board.life.stopping() => break,
+                () = sender.closed() => if self.is_left() { return },
+                () = self.pulse.beat() => {}
+            }
+            sleep_until(began_at + REDRAWN_EVERY).await;
+        }
+        // Those who look learn of the end by it.
+        held(&self.board.drawn).remove(&self.text);
+    }
+
+    /// Whether nobody looks any more; then nobody will find it either.
+    fn is_left(&self) -> bool {
+        let mut all = held(&self.board.drawn);
+        let is_left = self.sender.receiver_count() == 0;
+        if is_left {
+            all.remove(&self.text);
+        }
+        is_left
+    }
+
+    /// Passes on what differs from what stood before.
+    fn publish(&self, fragments: Vec<Fragment>) {
+        self.sender.send_if_modified(|drawn| {
+            let drawing = drawn.drawing + 1;
+            let mut differs = false;
+            let pieces = fragments.into_iter().map(|Fragment { id, html }| {
+                let frame = format!("{}#{id}\n{html}", self.text);
+                let before = drawn.pieces.iter().find(|piece| piece.id == id);
+                match before.filter(|piece| piece.frame.as_str() == frame) {
+                    Some(same) => same.clone(),
+                    None => {
+                        differs = true;
+                        Piece { id, drawing, frame: frame.into() }
+                    }
+                }
+            });
+            let pieces = Arc::new(pieces.collect());
+            if differs {
+                *drawn = Drawn { drawing, pieces };
+            }
+            differs
+        });
+    }
+}
+
+/// Tells when what a view shows may have changed.
+struct Pulse {
+    sources: Sources,
+    state: State,
+    change: usize,
+    bells: Bells,
+}
+
+impl Pulse {
+    fn new(board: &Board, sources: Sources) -> Self {
+        let (state, bells) = (board.state.clone(), board.store.bells());
+        Self { sources, state, change: 0, bells }
+    }
+
+    /// What happens from now on is news.
+    fn mark(&mut self) {
+        self.change = self.state.last_change();
+        self.bells.work.mark_unchanged();
+        self.bells.news.mark_unchanged();
+    }
+
+    /// Waits for the next.
+    async fn beat(&mut self) {
+        let Self { sources, state, change, bells } = self;
+        let of_state = async {
+            while state.last_change() == *change {
+                sleep(STATE_LOOKED_EVERY).await;
+            }
+        };
+        let of_store = async {
+            tokio::select! {
+                rung = bells.work.changed() => if rung.is_err() { sleep(POLL).await },
+                rung = bells.news.changed() => if rung.is_err() { sleep(POLL).await },
+                () = sleep(POLL) => {}
+            }
+        };
+        let every = sources.every;
+        let of_time = async { sleep(every.unwrap_or_default()).await };
+        tokio::select! {
+            () = of_state, if sources.state => {}
+            () = of_store, if sources.store => {}
+            () = of_time, if every.is_some() => {}
+            else => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+// Calculations: order, cancel, and see all digits of a result.
+
+import { ask, answer } from "./api.js";
+
+/** Digits of a paragraph: so that a browser lays out only those that are seen. */
+const PARAGRAPH = 5000;
+/** Digits that are shown; more than that is for a file. */
+const SHOWN_MAX = 2_000_000;
+
+let whole = null;
+
+/** R4's three messages, and the server's limit. */
+function wrong(text, most) {
+  if (text === "") return "Required";
+  if (!/^[+-]?\d+(\.0*)?$/.test(text)) return "Must be a whole number";
+  if (text.startsWith("-") || /^\+?0+(\.0*)?$/.test(text)) return "Must be a positive number";
+  if (Number(text) > Number(most)) return `Must be at most ${most}`;
+  return "";
+}
+
+async function calculate(form) {
+  const { input } = form.elements;
+  const message = wrong(input.value.trim(), input.dataset.max);
+  input.setAttribute("aria-invalid", String(message !== ""));
+  if (message) {
+    input.focus();
+    throw new Error(message);
+  }
+  await ask("POST", "/factorial", { input: Math.trunc(Number(input.value)) });
+}
+
+async function open(button) {
+  const dialog = document.getElementById("digits");
+  const [title, note, text] = ["title", "note", "text"].map(
+    (part) => document.getElementById(`digits-${part}`),
+  );
+  const { id, n } = button.dataset;
+  whole = null;
+  title.textContent = `${n}!`;
+  note.textContent = "Loading…";
+  text.replaceChildren();
+  dialog.showModal();
+  try {
+    const got = await answer("GET", `/factorial/${id}?format=text`);
+    const digits = await got.text();
+    if (!dialog.open) return;
+    whole = { digits, name: `${n}-factorial.txt` };
+    const shown = digits.slice(0, SHOWN_MAX);
+    for (let at = 0; at < shown.length; at += PARAGRAPH) {
+      const paragraph = document.createElement("p");
+      paragraph.textContent = shown.slice(at, at + PARAGRAPH);
+      text.append(paragraph);
+    }
+    const count = digits.length.toLocaleString();
+    note.textContent = shown.length < digits.length
+      ? `${count} digits, of which the first ${shown.length.toLocaleString()} are shown. Download has all.`
+      : `${count} digits`;
+  } catch (error) {
+    note.textContent = error.message;
+  }
+}
+
+async function copy() {
+  if (!whole) return;
+  const note = document.getElementById("digits-note");
+  try {
+    await navigator.clipboard.writeText(whole.digits);
+    note.textContent = `${whole.digits.length.toLocaleString()} digits copied`;
+  } catch {
+    note.textContent = "This browser does not let the page copy: use Download.";
+  }
+}
+
+function download() {
+  if (!whole) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([whole.digits], { type: "text/plain" }));
+  link.download = whole.name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+export const actions = {
+  calculate,
+  "open-digits": open,
+  "copy-digits": copy,
+  "download-digits": download,
+  "cancel-calculation": (button) => ask("DELETE", `/factorial/${button.dataset.id}`),
+};

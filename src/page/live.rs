@@ -1,0 +1,79 @@
+//! `/page/live`: what a browser looks at, and what changes of it.
+//!
+//! ```text
+//! browser:  view?focus              it looks at this now; an empty text: at nothing
+//! server:   view?focus#id\n<html>   the content of an element
+//!           (empty)                 an answer to every text, so that a dead link is noticed
+//! ```
+//!
+//! | the server closes with | when |
+//! |---|---|
+//! | 1008 | there is no such view |
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State as Shared;
+use axum::extract::ws::{Utf8Bytes, close_code};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+
+use super::Page;
+use super::board::{Board, Look};
+use crate::web::{Farewell, HttpError, Principal, Talk, Upgrade, json, open_socket};
+
+/// The subprotocol, for clients that offer any.
+const PROTOCOL: &str = "page";
+
+const NO_VIEW: Farewell = Farewell { code: close_code::POLICY, reason: "there is no such view" };
+const AWAY: Farewell = Farewell { code: close_code::AWAY, reason: "the server stops" };
+
+/// Tells who asks.
+pub(super) async fn session(who: Extension<Principal>) -> Result<Response, HttpError> {
+    let session = json!({ "name": *who.name, "may_write": who.may_write });
+    json(StatusCode::OK, &session)
+}
+
+/// Opens a WebSocket.
+pub(super) async fn open(
+    Shared(page): Shared<Arc<Page>>,
+    upgrade: Upgrade,
+) -> Result<Response, HttpError> {
+    let seat = page.seats.take()?;
+    let looking = Looking { board: Arc::clone(&page.board), look: None, is_asked: false };
+    open_socket(upgrade, PROTOCOL, looking, seat, page.life.clone())
+}
+
+/// What one browser looks at.
+struct Looking {
+    board: Arc<Board>,
+    look: Option<(String, Look)>,
+    /// Whether an answer is owed.
+    is_asked: bool,
+}
+
+impl Talk for Looking {
+    async fn next(&mut self) -> Result<Utf8Bytes, Farewell> {
+        if std::mem::take(&mut self.is_asked) {
+            return Ok(Utf8Bytes::from_static(""));
+        }
+        match &mut self.look {
+            Some((_, look)) => look.next().await.ok_or(AWAY),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn hear(&mut self, text: &str) -> Result<(), Farewell> {
+        self.is_asked = true;
+        if text.is_empty() {
+            self.look = None;
+            return Ok(());
+        }
+        if self.look.as_ref().is_none_or(|(looked_at, _)| looked_at != text) {
+            let look = self.board.look(text).ok_or(NO_VIEW)?;
+            self.look = Some((text.to_owned(), look));
+        }
+        Ok(())
+    }
+}
