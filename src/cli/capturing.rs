@@ -21,6 +21,7 @@ use crate::rooms::telemetry::capture::outbox::Budget;
 use crate::rooms::telemetry::capture::ship::Spaceship;
 use crate::rooms::telemetry::capture::work::{Capturer, PAUSES};
 use crate::rooms::telemetry::order;
+use crate::service::presence::Part;
 use crate::task::Name;
 use crate::tasks::direct::DirectSupply;
 use crate::tasks::engine::Engine;
@@ -75,6 +76,12 @@ async fn capture(
     let spaceship = Arc::new(Spaceship::new(road));
     let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
     tracing::info!(captures_max, %spaceship, "running captures");
+    process.presence.add(Part {
+        service: "captures".to_owned(),
+        slots: u64::try_from(captures_max).ok(),
+        kinds: vec![kind.as_str().to_owned()],
+        ..Part::default()
+    });
     let capturer = Capturer {
         spaceship,
         pauses: PAUSES.to_vec(),

@@ -19,6 +19,7 @@ use crate::broker::rabbitmq::bridge::{Bridge, BridgeParts};
 use crate::consumer::{ConsumeError, Consumer};
 use crate::rooms::telemetry::ships::redis::sink::{self, SinkParts};
 use crate::rooms::telemetry::ships::redis::trouble;
+use crate::service::presence::Part;
 use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -60,6 +61,8 @@ pub(super) async fn consume(
     broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let (service, output) = ("message-consumer".to_owned(), disk.path().display().to_string());
+    process.presence.add(Part { service, output: Some(output), ..Part::default() });
     let topics = topics::consumed(batch, &process, broker.is_some());
     let feed = broker.map(|broker| bridge(&process, common, broker)).transpose()?;
     let (path, disk) = (disk.path().to_owned(), Arc::new(disk));
@@ -74,6 +77,7 @@ pub(super) async fn consume(
         topics,
         settings: batch.consumer(common.shards.count()),
         feed,
+        presence: process.presence,
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
     // It needs the runtime to its end.

@@ -19,6 +19,7 @@
 //! | [`board`] | who looks at what, and when it is drawn again |
 //! | [`live`] | the WebSocket |
 //! | [`shell`] | what never changes while the server runs |
+//! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
 //!
@@ -27,6 +28,7 @@
 
 pub mod board;
 pub mod calculations;
+pub mod chart;
 pub mod format;
 pub mod live;
 pub mod shell;

@@ -28,6 +28,7 @@ mod in_process;
 mod pipeline;
 mod pool;
 mod postgres;
+mod presence;
 mod rabbitmq;
 mod readme;
 mod schedules;
