@@ -21,6 +21,7 @@
 //! | [`lines`] | reading the lines of a committed batch, wherever its file is |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
+//! | [`latest`] | the latest rows of all shards |
 //! | [`dead`] | messages that no worker could do: kept, and shown |
 //! | [`resend`] | dead letters go again, as they are or edited, each file once |
 //! | [`output`] | the output directory, bound to this state environment by its marker |
@@ -34,6 +35,7 @@ pub mod dead;
 pub mod disk;
 mod folders;
 pub mod journal;
+pub mod latest;
 pub mod lines;
 pub mod name;
 pub mod output;

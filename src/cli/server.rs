@@ -89,7 +89,8 @@ pub(super) async fn serve_all(
     let ships = Ships { state: state.clone(), clock };
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
     let letters = dead_letters(&process, common, &budget)?;
-    let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let health =
+        Health { watch: Arc::clone(&watch), rabbit: rabbit.clone(), tasks: tasks.health(), state };
     let health = Arc::new(health);
     let api = Api {
         publisher,
@@ -101,7 +102,14 @@ pub(super) async fn serve_all(
     rooms.push(dead::room(letters, &front.auth));
     rooms.push(ships::api::room(ships, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
-    let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
+    let parts = PageParts {
+        process: &process,
+        tasks: settings,
+        store,
+        seats: &seats,
+        watch: &watch,
+        rabbit: rabbit.as_ref(),
+    };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);

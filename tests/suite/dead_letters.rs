@@ -78,6 +78,10 @@ fn a_dead_letter_is_read_edited_and_sent_again_exactly_once() {
     let shown = get(address, &format!("/dead/{number}"));
     let text = String::from_utf8(shown.body.clone()).unwrap();
     assert!(text.contains(hostile), "not as it was received: {text}");
+    let lines = get(address, &format!("/dead/{number}?format=lines"));
+    assert_eq!(lines.header("content-type"), Some("application/x-ndjson"));
+    let dead = rig.run(&["dead", "show", &number.to_string()]);
+    assert_eq!(lines.body, dead.stdout);
     let letters = shown.json()["letters"].as_array().unwrap().clone();
     let offsets: Vec<_> = letters.iter().map(|letter| letter["offset"].as_u64().unwrap()).collect();
     assert_eq!(offsets, [1, 2]);

@@ -13,9 +13,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::header::LINK;
+use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -116,20 +116,48 @@ async fn show(
     RawQuery(query): RawQuery,
 ) -> Result<Response, HttpError> {
     let number = number(path)?;
-    let query = Query::read(query.as_deref(), &["limit", "after"])?;
+    let query = Query::read(query.as_deref(), &["limit", "after", "format"])?;
+    let is_lines = lines_asked(&query)?;
     let limit = query.limit("limit", PAGE_DEFAULT, PAGE_MAX)?;
     let after: Option<Offset> = query.parsed("after")?;
     let (row, page) = blocking(move || shown(&letters.state, number, after, limit)).await?;
     let last = page.last().filter(|_| page.len() == limit).map(|(offset, _)| *offset);
     let letters = page.into_iter().map(|(_, letter)| letter).collect();
-    let mut response = json(StatusCode::OK, &Shown { row: row.listed(), letters })?;
+    let mut response = if is_lines {
+        as_lines(letters)
+    } else {
+        json(StatusCode::OK, &Shown { row: row.listed(), letters })?
+    };
     if let Some(last) = last {
-        let link = format!("</dead/{number}?limit={limit}&after={last}>; rel=\"next\"");
+        let format = if is_lines { "&format=lines" } else { "" };
+        let link = format!("</dead/{number}?limit={limit}{format}&after={last}>; rel=\"next\"");
         if let Ok(link) = HeaderValue::try_from(link) {
             response.headers_mut().insert(LINK, link);
         }
     }
     Ok(response)
+}
+
+/// Whether the letters are asked for as lines, without what is known of the file.
+fn lines_asked(query: &Query) -> Result<bool, HttpError> {
+    match query.get("format") {
+        None | Some("json") => Ok(false),
+        Some("lines") => Ok(true),
+        Some(_) => {
+            let text = "format must be json or lines";
+            Err(HttpError::new(StatusCode::BAD_REQUEST, text))
+        }
+    }
+}
+
+/// The letters as they stand in the file.
+fn as_lines(letters: Vec<Box<RawValue>>) -> Response {
+    let mut lines = String::new();
+    for letter in letters {
+        lines.push_str(letter.get());
+        lines.push('\n');
+    }
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], lines).into_response()
 }
 
 type Letters = Vec<(Offset, Box<RawValue>)>;
