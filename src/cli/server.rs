@@ -17,11 +17,14 @@ use super::settings::{
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
+use super::topics;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::broker::wake::Waker;
 use crate::rooms::messages::api::{self, Api};
+use crate::rooms::messages::dead::{self, DeadLetters};
 use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ships;
 use crate::rooms::telemetry::ships::api::Ships;
@@ -89,7 +92,9 @@ pub(super) async fn serve_all(
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let ships = Ships { state: state.clone(), clock };
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
-    let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let letters = dead_letters(&process, common, &budget)?;
+    let health =
+        Health { watch: Arc::clone(&watch), rabbit: rabbit.clone(), tasks: tasks.health(), state };
     let health = Arc::new(health);
     let api = Api {
         publisher,
@@ -101,8 +106,16 @@ pub(super) async fn serve_all(
     let forward = Forward { road: road.clone(), bodies };
     let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
     rooms.push(forward::room(forward, &front.auth));
+    rooms.push(dead::room(letters, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
-    let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
+    let parts = PageParts {
+        process: &process,
+        tasks: settings,
+        store,
+        seats: &seats,
+        watch: &watch,
+        rabbit: rabbit.as_ref(),
+    };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);
@@ -113,6 +126,23 @@ pub(super) async fn serve_all(
     }
     tasks.end().await;
     Ok(())
+}
+
+/// What the room of the dead letters works on.
+fn dead_letters(
+    process: &Process,
+    common: &CommonSettings,
+    budget: &Arc<Budget>,
+) -> Result<DeadLetters, Failure> {
+    let waker = Waker::new(process.state.dir());
+    Ok(DeadLetters {
+        state: process.state.clone(),
+        bodies: BodyReader::new(BodySettings::default(), Arc::clone(budget)),
+        clock: Arc::clone(&process.clock),
+        waker: waker.context("wake-up sockets").or_exit(Exit::CannotCreate)?,
+        place_of: topics::place_of,
+        shards: common.shards.count(),
+    })
 }
 
 /// Where messages go: into the state directory, or over the broker, whose figures are shown then.

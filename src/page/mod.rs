@@ -22,6 +22,7 @@
 //! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
+//! | [`pipeline`] | messages from coming in to their files, and those that no worker could do |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
@@ -31,6 +32,7 @@ pub mod calculations;
 pub mod chart;
 pub mod format;
 pub mod live;
+pub mod pipeline;
 pub mod shell;
 pub mod view;
 

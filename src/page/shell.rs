@@ -31,6 +31,7 @@ const STYLE: &str = concat!(
     include_str!("assets/page.css"),
     include_str!("assets/chart.css"),
     include_str!("calculations/calculations.css"),
+    include_str!("pipeline/pipeline.css"),
 );
 
 /// The parts of the script, each a module of its own, and the icon.
@@ -42,6 +43,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("/page/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/page/time.js", SCRIPT, include_str!("assets/time.js")),
     ("/page/calculations.js", SCRIPT, include_str!("calculations/calculations.js")),
+    ("/page/pipeline.js", SCRIPT, include_str!("pipeline/pipeline.js")),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";

@@ -60,12 +60,14 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 39] = [
     "DELETE /factorial/{id}",
     "DELETE /scheduler/{id}",
     "DELETE /stream/{event_key}",
     "DELETE /tasks/{id}",
     "GET /",
+    "GET /dead",
+    "GET /dead/{number}",
     "GET /factorial",
     "GET /factorial/{id}",
     "GET /health",
@@ -88,6 +90,7 @@ const ROUTES: [&str; 36] = [
     "GET /tasks/{id}",
     "GET /tasks/{id}/result",
     "GET /websockets",
+    "POST /dead/{number}/resend",
     "POST /factorial",
     "POST /message",
     "POST /scheduler/",
@@ -104,6 +107,11 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
     let mut rig = Rig::new();
     // Where no spaceship is.
     rig.set("SPACESHIP_URL", "http://127.0.0.1:1");
+    rig.set("EXEC", "exit 3").set("BATCH_ATTEMPTS", 1);
+    rig.run_with_input(&["publish"], entry(0, "dead").as_bytes());
+    let consumer = rig.start(&["message-consumer"]);
+    assert_eq!(rig.wait_drained()["dead"], 1);
+    consumer.stop();
     let server = rig.serve(&["server"]);
     let address = server.address();
     let receipt = post_entries(address, &[entry(0, "a")]);
@@ -118,7 +126,8 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
     for (path, methods) in paths {
         let id = if path.starts_with("/tasks") { &task } else { &calculation };
         let target = path.replace("{receipt}", &receipt).replace("{id}", id);
-        let target = target.replace("{name}", "TARDIS").replace("{event_key}", &calculation);
+        let target = target.replace("{name}", "TARDIS").replace("{number}", "1");
+        let target = target.replace("{event_key}", &calculation);
         let allowed =
             request(address, "BREW", &target, &[], b"").header("allow").map(str::to_owned);
         let allowed = allowed.unwrap_or_else(|| panic!("{path} is described but not served"));
@@ -130,6 +139,7 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
             let body: &[u8] = match method.as_str() {
                 "POST" if path == "/factorial" => b"{\"input\":5}",
                 "POST" if path == "/scheduler/" => b"{\"kind\":\"echo\",\"every_seconds\":9}",
+                "POST" if path == "/dead/{number}/resend" => b"",
                 "POST" => b"[]",
                 "PUT" => b"{}",
                 _ => b"",

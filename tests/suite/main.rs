@@ -16,6 +16,7 @@ mod claims;
 mod command_line;
 mod commit_faults;
 mod conformance;
+mod dead_letters;
 mod examples;
 mod handlers;
 mod harness;

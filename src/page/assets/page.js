@@ -4,6 +4,7 @@ import { ask, token, whenLocked } from "./api.js";
 import { connect, disconnect, look, whenState } from "./live.js";
 import { writeTimes } from "./time.js";
 import { actions as calculations } from "./calculations.js";
+import { actions as pipeline } from "./pipeline.js";
 
 const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
@@ -28,6 +29,7 @@ addEventListener("hashchange", show);
 
 const actions = {
   ...calculations,
+  ...pipeline,
   login,
   "close-dialog": (button) => button.closest("dialog").close(),
 };
