@@ -21,6 +21,7 @@ use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::page::health::RemoteBroker;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ships;
@@ -88,7 +89,12 @@ pub(super) async fn serve_all(
     let keys = http.key_retention(&common.keys);
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let ships = Ships { state: state.clone(), clock };
+    let shown_broker = broker.as_ref().map(|broker| broker.address.to_string());
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
+    let remote = rabbit.clone().zip(shown_broker).map(|(rabbit, address)| RemoteBroker {
+        address,
+        readiness: Arc::new(BrokerHealth(rabbit)),
+    });
     let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
     let health = Arc::new(health);
     let api = Api {
@@ -102,7 +108,15 @@ pub(super) async fn serve_all(
     let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
     rooms.push(forward::room(forward, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
-    let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
+    let parts = PageParts {
+        process: &process,
+        tasks: settings,
+        store,
+        seats: &seats,
+        readiness: Arc::clone(&health) as _,
+        broker: remote,
+        road,
+    };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);
@@ -167,6 +181,15 @@ impl Readiness for Health {
         problems.extend(trouble::look(&self.state).ok().flatten());
         problems.dedup();
         problems
+    }
+}
+
+/// What stands in the way of messages at the broker.
+struct BrokerHealth(RabbitPublisher);
+
+impl Readiness for BrokerHealth {
+    fn problems(&self) -> Vec<String> {
+        self.0.problems()
     }
 }
 

@@ -22,6 +22,7 @@
 //! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
+//! | [`health`] | what runs where, what it stands on, and what is wrong |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
@@ -30,6 +31,7 @@ pub mod board;
 pub mod calculations;
 pub mod chart;
 pub mod format;
+pub mod health;
 pub mod live;
 pub mod shell;
 pub mod view;
