@@ -24,6 +24,7 @@ mod http_limits;
 mod http_probes;
 mod idempotency;
 mod in_process;
+mod page_health;
 mod pipeline;
 mod pool;
 mod postgres;

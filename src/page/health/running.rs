@@ -71,12 +71,14 @@ pub(super) fn absent(
     };
     let consumer = match has_broker {
         true => "Messages go over the broker: they may be consumed elsewhere.",
-        false => "What is accepted waits until one does.",
+        false => "What is accepted waits until one runs.",
     };
     let scheduler = match (recurs, is_remote) {
-        (false, _) => "It starts what recurs, and nothing does now.",
-        (true, false) => "Schedules recur, and nothing of them is started without it.",
-        (true, true) => "Schedules recur, and are started only if one runs elsewhere.",
+        (false, _) => "Only schedules that recur need one, and there are none.",
+        (true, false) => {
+            "There are schedules that recur: nothing of them is started until one runs."
+        }
+        (true, true) => "There are schedules that recur: they are started if one runs elsewhere.",
     };
     let of = |service, is_missed, why| Absent { service, is_missed, why };
     let all = [
