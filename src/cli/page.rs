@@ -10,13 +10,15 @@ use crate::broker::rabbitmq::QueueView;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::page::board::Board;
 use crate::page::calculations::Calculations;
+use crate::page::health::{Beyond, Health, RemoteBroker};
 use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
 use crate::page::shell::Shell;
 use crate::page::view::View;
 use crate::page::{self, Page};
 use crate::rooms::calculations::order;
+use crate::rooms::telemetry::road::Road;
 use crate::rooms::watch::Watch;
-use crate::web::{Auth, Room, Seats};
+use crate::web::{Auth, Readiness, Room, Seats};
 
 /// What the views read.
 pub(super) struct PageParts<'a> {
@@ -26,15 +28,28 @@ pub(super) struct PageParts<'a> {
     pub(super) seats: &'a Seats,
     pub(super) watch: &'a Arc<Watch>,
     pub(super) rabbit: Option<&'a RabbitPublisher>,
+    /// What `/readyz` asks.
+    pub(super) readiness: Arc<dyn Readiness>,
+    pub(super) broker: Option<RemoteBroker>,
+    /// The way to the spaceship.
+    pub(super) road: &'a Road,
 }
 
 /// The room that serves the page.
 pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
-    let PageParts { process, tasks, store, seats, watch, rabbit } = parts;
+    let PageParts { process, tasks, store, seats, watch, rabbit, readiness, broker, road } = parts;
     let calculations = Calculations {
         store: Arc::clone(&store.store),
         kind: order::KIND.parse().or_exit(Exit::Software)?,
         output_length_max: tasks.max_length,
+    };
+    let health = Health {
+        state: process.state.clone(),
+        store: Arc::clone(&store.store),
+        is_remote: store.is_remote,
+        readiness,
+        broker,
+        beyond: Beyond::new(road.clone()),
     };
     let (state, life) = (process.state.clone(), process.life.clone());
     let pipeline = Pipeline::start(PipelineParts {
@@ -44,7 +59,8 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         life: life.clone(),
         queues: rabbit.cloned().map(queues),
     });
-    let views: Vec<Arc<dyn View>> = vec![Arc::new(calculations), Arc::new(pipeline)];
+    let views: Vec<Arc<dyn View>> =
+        vec![Arc::new(calculations), Arc::new(pipeline), Arc::new(health)];
     let page = Page {
         shell: Shell {
             version: env!("CARGO_PKG_VERSION"),

@@ -23,6 +23,7 @@
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
 //! | [`pipeline`] | messages from coming in to their files, and those that no worker could do |
+//! | [`health`] | what runs where, what it stands on, and what is wrong |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
@@ -31,6 +32,7 @@ pub mod board;
 pub mod calculations;
 pub mod chart;
 pub mod format;
+pub mod health;
 pub mod live;
 pub mod pipeline;
 pub mod shell;
