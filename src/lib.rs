@@ -107,6 +107,4 @@ pub mod service;
 
 pub mod clock;
 
-pub mod page;
-
 pub mod cli;

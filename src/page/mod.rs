@@ -22,6 +22,8 @@
 //! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
+//! | [`schedules`] | when what starts, and what came of it |
+//! | [`ships`] | telemetry: voltage, captures, streams |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
@@ -31,7 +33,9 @@ pub mod calculations;
 pub mod chart;
 pub mod format;
 pub mod live;
+pub mod schedules;
 pub mod shell;
+pub mod ships;
 pub mod view;
 
 use std::sync::Arc;

@@ -4,6 +4,8 @@ import { ask, token, whenLocked } from "./api.js";
 import { connect, disconnect, look, whenState } from "./live.js";
 import { writeTimes } from "./time.js";
 import { actions as calculations } from "./calculations.js";
+import { actions as schedules } from "./schedules.js";
+import { actions as ships } from "./ships.js";
 
 const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
@@ -29,6 +31,8 @@ addEventListener("hashchange", show);
 
 const actions = {
   ...calculations,
+  ...schedules,
+  ...ships,
   login,
   "close-dialog": (button) => button.closest("dialog").close(),
 };

@@ -18,7 +18,8 @@ mod trace;
 
 use std::fmt::{self, Write};
 
-use self::axis::{Axis, clock_text, iso_text, time_ticks};
+use self::axis::Axis;
+pub(super) use self::axis::{clock_text, iso_text, time_ticks};
 use self::trace::{Field, Trace, band, line};
 
 /// The opening of the picture; the style sheet leaves room for the labels around the plot.
