@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
 use super::settings::TaskServerSettings;
@@ -12,12 +14,16 @@ use crate::page::board::Board;
 use crate::page::calculations::Calculations;
 use crate::page::health::{Beyond, Health, RemoteBroker};
 use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
+use crate::page::schedules::Schedules;
 use crate::page::shell::Shell;
+use crate::page::ships::{Ships, Streams};
 use crate::page::view::View;
 use crate::page::{self, Page};
 use crate::rooms::calculations::order;
+use crate::rooms::telemetry::order as capture_order;
 use crate::rooms::telemetry::road::Road;
 use crate::rooms::watch::Watch;
+use crate::task::Name;
 use crate::web::{Auth, Readiness, Room, Seats};
 
 /// What the views read.
@@ -33,11 +39,14 @@ pub(super) struct PageParts<'a> {
     pub(super) broker: Option<RemoteBroker>,
     /// The way to the spaceship.
     pub(super) road: &'a Road,
+    /// Rung when a stream was begun or stopped by way of this server.
+    pub(super) streams_changed: watch::Receiver<u64>,
 }
 
 /// The room that serves the page.
 pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
-    let PageParts { process, tasks, store, seats, watch, rabbit, readiness, broker, road } = parts;
+    let PageParts { process, tasks, store, seats, watch, rabbit, readiness, broker, .. } = parts;
+    let (road, streams_changed) = (parts.road, parts.streams_changed);
     let calculations = Calculations {
         store: Arc::clone(&store.store),
         kind: order::KIND.parse().or_exit(Exit::Software)?,
@@ -51,6 +60,16 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         broker,
         beyond: Beyond::new(road.clone()),
     };
+    let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
+    let schedules =
+        Schedules { store: Arc::clone(&store.store), clock: Arc::clone(&process.clock) };
+    let ships = Ships {
+        state: process.state.clone(),
+        store: Arc::clone(&store.store),
+        clock: Arc::clone(&process.clock),
+        capture,
+        streams: Streams::new(road.clone(), streams_changed),
+    };
     let (state, life) = (process.state.clone(), process.life.clone());
     let pipeline = Pipeline::start(PipelineParts {
         state: state.clone(),
@@ -59,8 +78,13 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         life: life.clone(),
         queues: rabbit.cloned().map(queues),
     });
-    let views: Vec<Arc<dyn View>> =
-        vec![Arc::new(calculations), Arc::new(pipeline), Arc::new(health)];
+    let views: Vec<Arc<dyn View>> = vec![
+        Arc::new(calculations),
+        Arc::new(pipeline),
+        Arc::new(schedules),
+        Arc::new(ships),
+        Arc::new(health),
+    ];
     let page = Page {
         shell: Shell {
             version: env!("CARGO_PKG_VERSION"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
@@ -109,7 +110,9 @@ pub(super) async fn serve_all(
         shards: common.shards.count(),
     };
     let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
-    let forward = Forward { road: road.clone(), bodies };
+    let changed = watch::Sender::new(0);
+    let streams_changed = changed.subscribe();
+    let forward = Forward { road: road.clone(), bodies, changed };
     let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
     rooms.push(forward::room(forward, &front.auth));
     rooms.push(dead::room(letters, &front.auth));
@@ -124,6 +127,7 @@ pub(super) async fn serve_all(
         readiness: Arc::clone(&health) as _,
         broker: remote,
         road,
+        streams_changed,
     };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
