@@ -21,12 +21,14 @@
 //! | [`shell`] | what never changes while the server runs |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
+//! | [`docs`] | the API for people |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
 
 pub mod board;
 pub mod calculations;
+pub mod docs;
 pub mod format;
 pub mod live;
 pub mod shell;
