@@ -29,6 +29,7 @@ use async_data_processor::pool::scale::Limits;
 use async_data_processor::rooms::messages::entry::read_lines;
 use async_data_processor::rooms::messages::receipt;
 use async_data_processor::service::Lifecycle;
+use async_data_processor::service::presence::Presence;
 use async_data_processor::state::{State, StateOptions};
 
 const SHARDS: NonZeroU16 = NonZeroU16::MIN.saturating_add(1);
@@ -105,6 +106,7 @@ fn consumer(state: &State, disk: Arc<dyn Disk>, output: &Path, life: &Lifecycle)
         clock: Arc::new(SystemClock),
         life: life.clone(),
         feed: None,
+        presence: Presence::default(),
         topics: vec![TopicPart::new(Topic::Messages, Processing::default())],
         settings: ConsumerSettings {
             shards: SHARDS,

@@ -30,7 +30,6 @@ const REQUESTS_PER_SECOND: u32 = 100;
 const MESSAGES_PER_REQUEST: usize = 10;
 /// How long the server may take to draw what it draws for everybody who comes.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
-const ORDERS: usize = 200;
 /// Between two orders: so that each comes after a quiet time.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
@@ -66,7 +65,7 @@ fn main() -> Outcome<()> {
     let (frames, bytes) = (each(after.0 - before.0), each(after.1 - before.1));
     println!("{pages} pages look: {watched:.2} % of a core, {:.2} % more", watched - alone);
     println!("each of them gets {frames:.1} frames/s, {bytes:.0} bytes/s");
-    let mut waits = latencies(address)?;
+    let mut waits = latencies(address, 10 * seconds)?;
     waits.sort_unstable();
     let at = |share: usize| waits.get(waits.len() * share / 100).copied().unwrap_or_default();
     println!(
@@ -120,7 +119,7 @@ impl Process {
     /// CPU seconds so far.
     fn cpu_seconds(&self) -> Outcome<f64> {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Behind the name, which may hold anything (proc(5)): utime and stime are the 14th and 15th.
+        // Behind the name, which may hold anything (proc(5)), the 14th and 15th: utime and stime.
         let rest = text.rsplit(')').next().unwrap_or_default();
         let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
         Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
@@ -245,10 +244,10 @@ impl Seen {
 }
 
 /// How long it takes from an order to the frame that shows it, each after a quiet time.
-fn latencies(address: SocketAddr) -> Outcome<Vec<Duration>> {
+fn latencies(address: SocketAddr, orders: u64) -> Outcome<Vec<Duration>> {
     let (mut page, mut client) = (look(address, "calculations")?, Client::new(address)?);
-    let mut waits = Vec::with_capacity(ORDERS);
-    for input in 1_000_000..1_000_000 + ORDERS {
+    let mut waits = Vec::new();
+    for input in 1_000_000..1_000_000 + orders {
         std::thread::sleep(PAUSE);
         let began = Instant::now();
         client.ask("POST /factorial", &format!("{{\"input\":{input}}}"))?;

@@ -34,6 +34,7 @@ use async_data_processor::rooms::telemetry::ship::ShipName;
 use async_data_processor::rooms::telemetry::ships::companion::{Kept, ShipAccounts};
 use async_data_processor::rooms::telemetry::ships::table;
 use async_data_processor::service::Lifecycle;
+use async_data_processor::service::presence::Presence;
 use async_data_processor::state::{State, StateError, StateOptions};
 use chrono::TimeDelta;
 use rustix::time::{ClockId, clock_gettime};
@@ -183,6 +184,7 @@ fn consumer(state: &State, output: &Path, life: &Lifecycle) -> Result<Consumer, 
         clock,
         life: life.clone(),
         feed: None,
+        presence: Presence::default(),
         topics: vec![
             TopicPart::new(Topic::Messages, Processing::default()),
             telemetry.with(Arc::new(accounts)).once_it_waits(),

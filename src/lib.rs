@@ -49,6 +49,14 @@
 //!  GET /ships ◄── rooms::telemetry::ships ◄─ batch ◄─ pool ◄─ broker, state    result
 //! ```
 //!
+//! A person sees and steers all of it at `/`:
+//!
+//! ```text
+//!  browser ── what it looks at ──► page::live ─► page::board ─► a view: state, store, spaceship
+//!          ◄─ what changes of it ─      the same drawing for all who look at the same
+//!          ── what it does ──────► the API, as everybody
+//! ```
+//!
 //! # Reading tour
 //!
 //! The modules stand in the order in which a message meets them: [`message`] and [`shard`] say what
@@ -56,8 +64,8 @@
 //! durable in [`state`]; [`pool`] hands it to a worker; [`batch`] brings it into a file;
 //! [`consumer`] drives both. What [`rooms::telemetry`] captures goes the same way, under a topic of
 //! its own. Of tasks, [`task`] says what travels, [`rooms::tasks`], [`rooms::calculations`] and
-//! [`rooms::schedules`] let them in, [`store`] keeps them, and [`tasks`] runs them. [`cli`] puts
-//! the parts together; [`service`] and [`clock`] are what all of them stand on.
+//! [`rooms::schedules`] let them in, [`store`] keeps them, and [`tasks`] runs them. [`page`] shows
+//! all of it in a browser. [`cli`] puts the parts together; [`service`] and [`clock`] are what all of them stand on.
 //!
 //! # Invariants
 //!

@@ -7,12 +7,13 @@
 //! ```
 //!
 //! A dead letter's file is committed like any batch. Its row here outlives the journal's, so that
-//! it can be sent again as long as its file is there. Sent again, its messages are new ones of the
-//! same shard; the same transaction marks the row, so that they are sent again once.
+//! it can be sent again as long as its file is there; [`resend`](super::resend) does that.
 
 use std::io::{self, BufRead, BufReader};
+use std::ops::Bound;
 use std::path::PathBuf;
 
+use heed::RoTxn;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -20,10 +21,9 @@ use super::disk::Disk;
 use super::journal::{BatchRow, decode, encode};
 use super::name::WorkerName;
 use super::recovery::{Found, inspect};
-use crate::broker::append::Appender;
 use crate::broker::retry::Retry;
-use crate::message::{Lines, Offset, OffsetRange, ShardKey};
-use crate::state::{State, StateError, WriteTxn};
+use crate::message::{Offset, ShardKey, Topic};
+use crate::state::{State, StateError, Tables, WriteTxn};
 
 /// A file of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,32 @@ pub struct DeadRow {
     pub reason: String,
     /// When its messages were sent again, in milliseconds since 1970.
     pub resent_ms: Option<u64>,
+}
+
+/// A file of dead letters, as people and programs are told of it.
+#[derive(Debug, Serialize)]
+pub struct Listed<'a> {
+    /// The number of the file.
+    pub number: u64,
+    /// The topic.
+    #[serde(skip_serializing_if = "is_of_messages")]
+    pub topic: Option<Topic>,
+    /// The shard.
+    pub shard: Option<u16>,
+    /// How many messages.
+    pub messages: u64,
+    /// When it was committed, in milliseconds since 1970.
+    pub committed_ms: u64,
+    /// When its messages were sent again, in milliseconds since 1970.
+    pub resent_ms: Option<u64>,
+    /// Where it is, relative to the output directory.
+    pub file: String,
+    /// Why its first message is dead.
+    pub reason: &'a str,
+}
+
+fn is_of_messages(topic: &Option<Topic>) -> bool {
+    topic.is_none_or(|topic| topic.is_messages())
 }
 
 /// A line of a file of dead letters.
@@ -65,6 +91,28 @@ pub enum DeadError {
     /// It was sent again before.
     #[error("the dead letters of {} were sent again already", .0.display())]
     Resent(PathBuf),
+    /// An edit is of no message of the file, or of one that another edit is of.
+    #[error("{} has no message at offset {offset} to edit, or it is edited twice", .file.display())]
+    NotEdited {
+        /// The file.
+        file: PathBuf,
+        /// The offset that the edit names.
+        offset: Offset,
+    },
+    /// What came over a broker and is no entry was kept as a dead letter only, and must not get
+    /// into the files; nor must an edit that is none.
+    #[error(
+        "the message at offset {offset} is no entry ({wrong}), so it cannot stand in a file: \
+         `dead show {number}` prints it; send it mended"
+    )]
+    NoEntry {
+        /// The number of the file.
+        number: u64,
+        /// Its offset.
+        offset: Offset,
+        /// What is wrong with it.
+        wrong: String,
+    },
     /// The file is gone.
     #[error("{} is not there: put it back to show it or send it again", .0.display())]
     Gone(PathBuf),
@@ -94,6 +142,22 @@ impl DeadRow {
     #[must_use]
     pub fn key(&self) -> Option<ShardKey> {
         ShardKey::parse(&self.shard_key)
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn listed(&self) -> Listed<'_> {
+        let key = self.key();
+        Listed {
+            number: self.row.number,
+            topic: key.map(|key| key.topic),
+            shard: key.map(|key| key.shard.0),
+            messages: self.row.range.count(),
+            committed_ms: self.row.committed_ms,
+            resent_ms: self.resent_ms,
+            file: self.row.file.display().to_string(),
+            reason: &self.reason,
+        }
     }
 
     /// Who wrote it.
@@ -142,7 +206,7 @@ pub(super) fn record(
     store(txn, &dead)
 }
 
-fn store(txn: &mut WriteTxn<'_>, dead: &DeadRow) -> Result<(), StateError> {
+pub(super) fn store(txn: &mut WriteTxn<'_>, dead: &DeadRow) -> Result<(), StateError> {
     let number = dead.row.number.to_be_bytes();
     Ok(txn.tables.dead.put(&mut txn.txn, &number, &encode(dead)?)?)
 }
@@ -157,14 +221,50 @@ pub fn rows(state: &State) -> Result<Vec<DeadRow>, StateError> {
     rows.map(|row| decode("a row of table dead", row?.1)).collect()
 }
 
+/// The newest of them, newest first: at most `limit`, with numbers below `before`; those that were
+/// sent again only with `is_all`.
+///
+/// # Errors
+/// A read failed, or a row is damaged.
+pub fn newest(
+    state: &State,
+    before: u64,
+    limit: usize,
+    is_all: bool,
+) -> Result<Vec<DeadRow>, StateError> {
+    let txn = state.read()?;
+    let before = before.to_be_bytes();
+    let below = (Bound::Unbounded, Bound::Excluded(before.as_slice()));
+    let mut found = Vec::new();
+    for row in state.tables().dead.rev_range(&txn, &below)? {
+        let dead: DeadRow = decode("a row of table dead", row?.1)?;
+        if is_all || dead.resent_ms.is_none() {
+            found.push(dead);
+        }
+        if found.len() >= limit {
+            break;
+        }
+    }
+    Ok(found)
+}
+
 /// One of them.
 ///
 /// # Errors
 /// There is none, or it is damaged.
 pub fn row(state: &State, number: u64) -> Result<DeadRow, DeadError> {
     let txn = state.read()?;
-    let row = state.tables().dead.get(&txn, &number.to_be_bytes()).map_err(StateError::from)?;
-    Ok(decode("a row of table dead", row.ok_or(DeadError::Unknown(number))?)?)
+    row_in(&txn, state.tables(), number)?.ok_or(DeadError::Unknown(number))
+}
+
+/// The same within a transaction; `None` if there is none.
+pub(super) fn row_in(
+    txn: &RoTxn<'_>,
+    tables: Tables,
+    number: u64,
+) -> Result<Option<DeadRow>, StateError> {
+    let row = tables.dead.get(txn, &number.to_be_bytes())?;
+    row.map(|row| decode("a row of table dead", row)).transpose()
 }
 
 /// Its lines, once its file has been found to be what was committed.
@@ -184,49 +284,10 @@ pub fn read(disk: &dyn Disk, dead: &DeadRow) -> Result<Vec<String>, DeadError> {
     lines.collect::<io::Result<_>>().map_err(io)
 }
 
-/// Sends the messages of a file again: they get new offsets in their shard, and the row is marked,
-/// in one transaction. Says which offsets; whoever consumes them is to be woken.
-///
-/// # Errors
-/// They were sent before, the file is not what was committed, or there is no room.
-pub fn resend(
-    state: &State,
-    disk: &dyn Disk,
-    number: u64,
-    now_ms: u64,
-) -> Result<(ShardKey, OffsetRange), DeadError> {
-    let dead = row(state, number)?;
-    let damaged = |found: String| DeadError::Damaged { file: dead.row.file.clone(), found };
-    let key = dead.key().ok_or_else(|| damaged("its shard is not readable".to_owned()))?;
-    let mut lines = Lines::default();
-    for line in read(disk, &dead)? {
-        let letter: DeadLetter<'_> =
-            serde_json::from_str(&line).map_err(|error| damaged(error.to_string()))?;
-        lines.push(letter.message.get().as_bytes());
-    }
-    state.room_to_publish()?;
-    let sent = state.commit(move |txn| {
-        let stored = txn.tables.dead.get(&txn.txn, &number.to_be_bytes())?;
-        let Some(stored) = stored else { return Ok(None) };
-        let mut stored: DeadRow = decode("a row of table dead", stored)?;
-        // Another process may have been first.
-        if stored.resent_ms.is_some() {
-            return Ok(None);
-        }
-        let mut appender = Appender::new(now_ms);
-        let range = appender.append(txn, key, &lines)?;
-        appender.finish(txn)?;
-        stored.resent_ms = Some(now_ms);
-        store(txn, &stored)?;
-        Ok(Some(range))
-    })?;
-    sent.map(|range| (key, range)).ok_or(DeadError::Resent(dead.row.file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{ShardId, Topic};
+    use crate::message::{OffsetRange, ShardId};
 
     #[test]
     fn a_letter_keeps_its_message_as_it_was_and_says_why() {

@@ -21,7 +21,9 @@
 //! | [`lines`] | reading the lines of a committed batch, wherever its file is |
 //! | [`recovery`] | what a crash left of them |
 //! | [`journal`] | the rows of both, and the workers' totals |
-//! | [`dead`] | messages that no worker could do: kept, shown, sent again |
+//! | [`latest`] | the latest rows of all shards |
+//! | [`dead`] | messages that no worker could do: kept, and shown |
+//! | [`resend`] | dead letters go again, as they are or edited, each file once |
 //! | [`output`] | the output directory, bound to this state environment by its marker |
 //! | [`disk`] | every call on batch files, behind one trait with a written fault model |
 //! | [`name`] | sole owner of file names |
@@ -33,11 +35,13 @@ pub mod dead;
 pub mod disk;
 mod folders;
 pub mod journal;
+pub mod latest;
 pub mod lines;
 pub mod name;
 pub mod output;
 mod record;
 pub mod recovery;
+pub mod resend;
 pub mod verify;
 pub mod writer;
 

@@ -4,16 +4,19 @@
 //! <output>/.async-data-processor   the identity of the output, 32 hexadecimal digits and a newline
 //! table meta, "output"             the same identity
 //! table meta, "output_bound"       1 once the marker is known to be there
+//! table meta, "output_path"        its absolute path, where whoever bound it last has found it
 //! ```
 //!
 //! Recovery takes an absent file for one that a reader took away. That is sound only in the
 //! directory where it was written: in another one, or under a mount that is not there, everything
 //! would look taken away. So a directory with another marker, or with none, is refused.
 
+use std::ffi::OsStr;
 use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::disk::Disk;
+use super::disk::{Disk, OutputDir};
 use crate::broker::append::shard_ends;
 use crate::broker::ownership;
 use crate::broker::progress::Progress;
@@ -22,6 +25,7 @@ use crate::state::{State, StateError, Tables, WriteTxn, random_identity};
 const MARKER: &str = ".async-data-processor";
 const IDENTITY: &[u8] = b"output";
 const BOUND: &[u8] = b"output_bound";
+const PATH: &[u8] = b"output_path";
 
 /// Why an output directory may not be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,26 @@ pub enum OutputError {
         /// The state directory.
         state: PathBuf,
     },
+    /// Nobody has bound one, or said where it is.
+    #[error(
+        "state directory {state} does not say yet where its output directory is: start its \
+         message-consumer"
+    )]
+    Unrecorded {
+        /// The state directory.
+        state: PathBuf,
+    },
+    /// It cannot be reached from here.
+    #[error(
+        "output directory {output} cannot be reached from here: {source}. Is it on another host or \
+         in another container, or is its disk not mounted?"
+    )]
+    Unreachable {
+        /// The output directory.
+        output: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// It can't be used.
     #[error("output directory {output}: {source}; set DATA_OUTPUT_DIR to one you may write to")]
     Io {
@@ -116,10 +140,35 @@ pub fn bind(
     } else {
         write_marker(disk, &identity).map_err(io)?;
     }
-    if !bound {
-        state.commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, BOUND, b"1")?))?;
+    let path = std::path::absolute(output).map_err(io)?;
+    let is_recorded = recorded_path(state)?.is_some_and(|recorded| recorded == path);
+    if !bound || !is_recorded {
+        state.commit(move |txn| {
+            let meta = txn.tables.meta;
+            meta.put(&mut txn.txn, BOUND, b"1")?;
+            Ok(meta.put(&mut txn.txn, PATH, path.as_os_str().as_bytes())?)
+        })?;
     }
     Ok(identity)
+}
+
+/// Opens the output directory of `state` where its consumer has it, if that is there from here.
+///
+/// # Errors
+/// It is not known, not there, or not the one of `state`.
+pub fn open(state: &State) -> Result<OutputDir, OutputError> {
+    let unrecorded = || OutputError::Unrecorded { state: state.dir().to_owned() };
+    let output = recorded_path(state)?.ok_or_else(unrecorded)?;
+    let disk = OutputDir::open(&output)
+        .map_err(|source| OutputError::Unreachable { output: output.clone(), source })?;
+    check(state, &disk, &output)?;
+    Ok(disk)
+}
+
+fn recorded_path(state: &State) -> Result<Option<PathBuf>, StateError> {
+    let txn = state.read()?;
+    let stored = state.tables().meta.get(&txn, PATH)?;
+    Ok(stored.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes))))
 }
 
 /// Whether `state` has an output directory.

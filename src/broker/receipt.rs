@@ -51,6 +51,18 @@ impl Receipt {
         &self.ranges
     }
 
+    /// The shards, in order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<ShardKey> {
+        self.ranges.iter().map(|(key, _)| *key).collect()
+    }
+
+    /// Whether its text reads back: one of more messages than a request may hold does not.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.count() <= MESSAGES_MAX
+    }
+
     /// How many messages.
     #[must_use]
     pub fn count(&self) -> u64 {

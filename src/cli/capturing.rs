@@ -1,7 +1,6 @@
 //! Captures, beside whatever else a process does: they mostly wait, and so have slots of their own.
 
 use std::collections::HashMap;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,8 @@ use crate::rooms::telemetry::capture::outbox::Budget;
 use crate::rooms::telemetry::capture::ship::Spaceship;
 use crate::rooms::telemetry::capture::work::{Capturer, PAUSES};
 use crate::rooms::telemetry::order;
+use crate::rooms::telemetry::road::Road;
+use crate::service::presence::Part;
 use crate::task::Name;
 use crate::tasks::direct::DirectSupply;
 use crate::tasks::engine::Engine;
@@ -35,6 +36,8 @@ const CLAIM_GAP: Duration = Duration::from_millis(50);
 /// What captures work with.
 pub(super) struct Capturing<'a> {
     pub(super) settings: &'a CheckedCapture,
+    /// The way to the spaceship.
+    pub(super) road: &'a Road,
     /// Where tasks come from.
     pub(super) source: &'a TaskSource<'a>,
     pub(super) common: &'a CommonSettings,
@@ -45,42 +48,46 @@ pub(super) struct Capturing<'a> {
 /// Captures until the process stops.
 pub(super) async fn capture_from(
     process: Process,
-    Capturing { settings, source, common, broker }: Capturing<'_>,
+    capturing: Capturing<'_>,
 ) -> Result<(), Failure> {
-    if settings.captures_max == 0 {
+    if capturing.settings.captures_max == 0 {
         process.life.stopping().await;
         return Ok(());
     }
     // Only the process that has sent a parcel off sends it again.
     let keys = KeyRetention::NONE;
-    let Some(broker) = broker else {
+    let Some(broker) = capturing.broker.clone() else {
         let publisher = Arc::new(embedded_publisher(&process, keys)?);
-        return capture(process, settings, source, publisher, common.shards.count()).await;
+        return capture(process, &capturing, publisher).await;
     };
     let rabbit = rabbit_publisher(&process, keys, broker)?;
-    let publisher = Arc::new(rabbit.clone());
-    let captured = capture(process, settings, source, publisher, common.shards.count()).await;
+    let captured = capture(process, &capturing, Arc::new(rabbit.clone())).await;
     rabbit.close().await;
     captured
 }
 
 async fn capture(
     process: Process,
-    settings: &CheckedCapture,
-    source: &TaskSource<'_>,
+    Capturing { settings, road, source, common, .. }: &Capturing<'_>,
     publisher: Arc<dyn Publish>,
-    shards: NonZeroU16,
 ) -> Result<(), Failure> {
-    let CheckedCapture { captures_max, socket, road, .. } = settings.clone();
+    let CheckedCapture { captures_max, socket } = (*settings).clone();
+    let road = Road::clone(road);
     let spaceship = Arc::new(Spaceship::new(road));
     let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
     tracing::info!(captures_max, %spaceship, "running captures");
+    process.presence.add(Part {
+        service: "captures".to_owned(),
+        slots: u64::try_from(captures_max).ok(),
+        kinds: vec![kind.as_str().to_owned()],
+        ..Part::default()
+    });
     let capturer = Capturer {
         spaceship,
         pauses: PAUSES.to_vec(),
         socket,
         publisher,
-        shards,
+        shards: common.shards.count(),
         budget: Budget::default(),
         runtime: Handle::current(),
         clock: Arc::clone(&process.clock),

@@ -1,11 +1,11 @@
 //! `dead`: messages that no worker could do: list them, show them, send them again.
 
 use std::io::Write;
+use std::num::NonZeroU16;
 
 use anyhow::{Context, anyhow};
 use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
 use super::answer::{Output, print_json};
 use super::exit::{Exit, Failure, OrExit};
@@ -13,12 +13,13 @@ use super::history::date_and_time;
 use super::process::open_existing_state;
 use super::settings::{OutputSettings, StateSettings};
 use super::topics;
-use crate::batch::dead::{self, DeadError, DeadLetter, DeadRow};
+use crate::batch::dead::{self, DeadError, DeadRow, Listed};
 use crate::batch::disk::OutputDir;
 use crate::batch::output;
+use crate::batch::resend::Resender;
 use crate::broker::wake::Waker;
 use crate::clock::{Clock, SystemClock};
-use crate::message::{OffsetRange, ShardId, ShardKey, Topic};
+use crate::message::{ShardId, ShardKey};
 use crate::state::State;
 use crate::web::printable;
 
@@ -86,20 +87,6 @@ struct ResendCommand {
     all: bool,
 }
 
-/// A file of dead letters, as listed.
-#[derive(Serialize)]
-struct Listed<'a> {
-    number: u64,
-    #[serde(skip_serializing_if = "is_of_messages")]
-    topic: Option<Topic>,
-    shard: Option<u16>,
-    messages: u64,
-    committed_ms: u64,
-    resent_ms: Option<u64>,
-    file: String,
-    reason: &'a str,
-}
-
 pub(super) fn run(command: &DeadCommand) -> Result<Exit, Failure> {
     match &command.action {
         Action::List(command) => list(command),
@@ -124,7 +111,10 @@ pub(super) fn open_output(state: &State, settings: &OutputSettings) -> Result<Ou
 
 fn failure(error: DeadError) -> Failure {
     let exit = match &error {
-        DeadError::Unknown(_) | DeadError::Resent(_) => Exit::DataError,
+        DeadError::Unknown(_)
+        | DeadError::Resent(_)
+        | DeadError::NotEdited { .. }
+        | DeadError::NoEntry { .. } => Exit::DataError,
         DeadError::Gone(_) | DeadError::Damaged { .. } | DeadError::Io { .. } => Exit::Io,
         DeadError::State(error) if error.is_space() => Exit::TemporaryFailure,
         DeadError::State(_) => Exit::Io,
@@ -135,8 +125,11 @@ fn failure(error: DeadError) -> Failure {
 fn list(command: &ListCommand) -> Result<Exit, Failure> {
     let state = open(&command.state)?;
     let rows = dead::rows(&state).or_exit(Exit::Io)?;
-    let rows: Vec<_> =
-        rows.iter().filter(|row| command.all || row.resent_ms.is_none()).map(listed).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .filter(|row| command.all || row.resent_ms.is_none())
+        .map(DeadRow::listed)
+        .collect();
     let mut out = std::io::stdout().lock();
     let printed = match command.output {
         Output::Json => print_json(&mut out, &rows),
@@ -144,23 +137,6 @@ fn list(command: &ListCommand) -> Result<Exit, Failure> {
     };
     printed.context("writing to stdout").or_exit(Exit::Io)?;
     Ok(Exit::Done)
-}
-
-fn is_of_messages(topic: &Option<Topic>) -> bool {
-    topic.is_none_or(|topic| topic.is_messages())
-}
-
-fn listed(dead: &DeadRow) -> Listed<'_> {
-    Listed {
-        number: dead.row.number,
-        topic: dead.key().map(|key| key.topic),
-        shard: dead.key().map(|key| key.shard.0),
-        messages: dead.row.range.count(),
-        committed_ms: dead.row.committed_ms,
-        resent_ms: dead.resent_ms,
-        file: dead.row.file.display().to_string(),
-        reason: &dead.reason,
-    }
 }
 
 fn print_table(out: &mut impl Write, rows: &[Listed<'_>]) -> std::io::Result<()> {
@@ -213,18 +189,22 @@ fn resend(command: &ResendCommand) -> Result<Exit, Failure> {
         command.numbers.clone()
     };
     let waker = Waker::new(state.dir()).context("wake-up sockets").or_exit(Exit::CannotCreate)?;
+    let (state, disk, now_ms) = (&state, &disk, SystemClock.wall_ms());
+    // Nothing is edited here, so everything stays in its shard.
+    let shards = NonZeroU16::MIN;
+    let resender = Resender { state, disk, place_of: topics::place_of, shards, now_ms };
     let (mut files, mut messages, mut first_failure) = (0_u64, 0, None);
     for number in numbers {
         // What hinders one hinders no other.
-        match resend_one(&state, &disk, number) {
-            Ok((key, range)) => {
-                waker.wake(&[key]);
+        match resender.resend(number, &[]) {
+            Ok(receipt) => {
+                waker.wake(&receipt.keys());
                 files += 1;
-                messages += range.count();
+                messages += receipt.count();
             }
-            Err(failed) => {
-                tracing::error!(number, error = %failed.error, "not sent again");
-                first_failure.get_or_insert(failed);
+            Err(error) => {
+                tracing::error!(number, %error, "not sent again");
+                first_failure.get_or_insert(failure(error));
             }
         }
     }
@@ -238,28 +218,4 @@ fn resend(command: &ResendCommand) -> Result<Exit, Failure> {
             Err(Failure::new(failed.exit, error))
         }
     }
-}
-
-/// Sends the messages of one file again, if all of them are entries: what came over a broker and is
-/// none was kept as a dead letter only, and must not get into the files.
-fn resend_one(
-    state: &State,
-    disk: &OutputDir,
-    number: u64,
-) -> Result<(ShardKey, OffsetRange), Failure> {
-    let row = dead::row(state, number).map_err(failure)?;
-    let check = topics::check_of(row.key().map_or(Topic::Messages, |key| key.topic));
-    for line in dead::read(disk, &row).map_err(failure)? {
-        // A line that is no letter is told by what reads it next.
-        let Ok(letter) = serde_json::from_str::<DeadLetter<'_>>(&line) else { continue };
-        if let Err(wrong) = check(letter.message.get().as_bytes()) {
-            let offset = letter.offset;
-            let error = anyhow!(
-                "the message at offset {offset} is no entry ({wrong}), so it cannot stand in a \
-                 file: `dead show {number}` prints it; publish it anew, mended"
-            );
-            return Err(Failure::new(Exit::DataError, error));
-        }
-    }
-    dead::resend(state, disk, number, SystemClock.wall_ms()).map_err(failure)
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
 use super::settings::{CheckedHttp, HttpSettings, Port};
+use crate::service::presence::{Part, Presence};
 use crate::web::{
     AppParts, Auth, CorsOrigins, HttpMetrics, Readiness, Room, app, check_listen, serve,
 };
@@ -21,6 +22,7 @@ pub(super) struct Front<'a> {
     pub(super) auth: Auth,
     cors: CorsOrigins,
     tls: Option<Arc<rustls::ServerConfig>>,
+    presence: Presence,
 }
 
 /// An address that is listened on.
@@ -55,7 +57,7 @@ impl<'a> Front<'a> {
             Some(tokens) => Auth::with_tokens(tokens, http.rate_limit, Arc::clone(&process.clock)),
             None => Auth::open(),
         };
-        Self { http, auth, cors, tls }
+        Self { http, auth, cors, tls, presence: process.presence.clone() }
     }
 
     /// Binds the address of a service, if it may be listened on.
@@ -78,7 +80,10 @@ impl<'a> Front<'a> {
             .or_exit(Exit::Unavailable)?;
         let address = listener.local_addr().context("the listener's address").or_exit(Exit::Io)?;
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        tracing::info!(service, url = %format!("{scheme}://{address}"), "listening");
+        let url = format!("{scheme}://{address}");
+        let (part, at) = (service.to_owned(), Some(url.clone()));
+        self.presence.add(Part { service: part, url: at, ..Part::default() });
+        tracing::info!(service, url, "listening");
         Ok(Entrance { listener, address })
     }
 

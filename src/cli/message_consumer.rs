@@ -19,6 +19,7 @@ use crate::broker::rabbitmq::bridge::{Bridge, BridgeParts};
 use crate::consumer::{ConsumeError, Consumer};
 use crate::rooms::telemetry::ships::redis::sink::{self, SinkParts};
 use crate::rooms::telemetry::ships::redis::trouble;
+use crate::service::presence::Part;
 use crate::state::create_durable;
 
 pub(super) const EXAMPLES: &str = "\
@@ -29,16 +30,16 @@ Examples:
   async-data-processor message-consumer --exec 'jq -c .value'                # through a program";
 
 pub(super) fn run(settings: ConsumerCommand) -> Result<Exit, Failure> {
-    let ConsumerCommand { common, batch, worker, capture } = settings;
-    let work_and_capture = both(worker.check(), capture.check());
+    let ConsumerCommand { common, batch, worker, capture, road } = settings;
+    let work_and_capture = both(worker.check(), both(capture.check(), road.check()));
     let checked = both(both(batch.check(), work_and_capture), common.servers());
-    let (((), (worker, capture)), servers) = checked.map_err(Failure::of_settings)?;
+    let (((), (worker, (capture, road))), servers) = checked.map_err(Failure::of_settings)?;
     worker.fits(&servers).map_err(Failure::of_settings)?;
     process::run("message-consumer", &common.state, &common.process, async |process| {
         let life = process.life.clone();
         let tasks = with_source(&process, &servers, async |source| {
-            let (settings, broker) = (&capture, servers.broker.clone());
-            let capturing = Capturing { settings, source, common: &common, broker };
+            let (settings, road, broker) = (&capture, &road.road, servers.broker.clone());
+            let capturing = Capturing { settings, road, source, common: &common, broker };
             let working = then_stop(&life, work(process.clone(), worker, source));
             let capturing = then_stop(&life, capture_from(process.clone(), capturing));
             let (worked, captured) = tokio::join!(working, capturing);
@@ -60,6 +61,8 @@ pub(super) async fn consume(
     broker: Option<Broker>,
 ) -> Result<(), Failure> {
     let disk = open_output(&process, &batch.output.data_output_dir)?;
+    let (service, output) = ("message-consumer".to_owned(), disk.path().display().to_string());
+    process.presence.add(Part { service, output: Some(output), ..Part::default() });
     let topics = topics::consumed(batch, &process, broker.is_some());
     let feed = broker.map(|broker| bridge(&process, common, broker)).transpose()?;
     let (path, disk) = (disk.path().to_owned(), Arc::new(disk));
@@ -74,6 +77,7 @@ pub(super) async fn consume(
         topics,
         settings: batch.consumer(common.shards.count()),
         feed,
+        presence: process.presence,
     };
     let ended = tokio::task::spawn_blocking(move || consumer.run()).await;
     // It needs the runtime to its end.

@@ -27,6 +27,7 @@ mod pipe;
 mod process;
 mod publish;
 mod rabbitmq_settings;
+mod road_settings;
 mod scheduler;
 mod scheduler_settings;
 mod schedules;

@@ -6,12 +6,16 @@ use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
 use super::settings::TaskServerSettings;
 use super::task_store::TaskStore;
+use crate::broker::rabbitmq::QueueView;
+use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::page::board::Board;
 use crate::page::calculations::Calculations;
+use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
 use crate::page::shell::Shell;
 use crate::page::view::View;
 use crate::page::{self, Page};
 use crate::rooms::calculations::order;
+use crate::rooms::watch::Watch;
 use crate::web::{Auth, Room, Seats};
 
 /// What the views read.
@@ -20,18 +24,27 @@ pub(super) struct PageParts<'a> {
     pub(super) tasks: &'a TaskServerSettings,
     pub(super) store: &'a TaskStore,
     pub(super) seats: &'a Seats,
+    pub(super) watch: &'a Arc<Watch>,
+    pub(super) rabbit: Option<&'a RabbitPublisher>,
 }
 
 /// The room that serves the page.
 pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
-    let PageParts { process, tasks, store, seats } = parts;
+    let PageParts { process, tasks, store, seats, watch, rabbit } = parts;
     let calculations = Calculations {
         store: Arc::clone(&store.store),
         kind: order::KIND.parse().or_exit(Exit::Software)?,
         output_length_max: tasks.max_length,
     };
-    let views: Vec<Arc<dyn View>> = vec![Arc::new(calculations)];
     let (state, life) = (process.state.clone(), process.life.clone());
+    let pipeline = Pipeline::start(PipelineParts {
+        state: state.clone(),
+        watch: Arc::clone(watch),
+        clock: Arc::clone(&process.clock),
+        life: life.clone(),
+        queues: rabbit.cloned().map(queues),
+    });
+    let views: Vec<Arc<dyn View>> = vec![Arc::new(calculations), Arc::new(pipeline)];
     let page = Page {
         shell: Shell {
             version: env!("CARGO_PKG_VERSION"),
@@ -43,4 +56,17 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         life,
     };
     Ok(page::room(page, auth))
+}
+
+/// The queues of the broker as they were last looked at.
+fn queues(rabbit: RabbitPublisher) -> Queues {
+    Arc::new(move || {
+        let views = rabbit.queues().views().into_iter();
+        let queue = |view: QueueView| Queue {
+            key: view.key,
+            packets: view.packets,
+            consumers: view.consumers,
+        };
+        views.map(queue).collect()
+    })
 }

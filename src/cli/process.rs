@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::exit::{Exit, Failure, OrExit};
 use super::settings::{LogSettings, ProcessSettings, StateSettings};
 use crate::clock::{Clock, SystemClock};
+use crate::service::presence::Presence;
 use crate::service::{Lifecycle, program};
 use crate::state::{OpenError, State, holds_state};
 
@@ -20,6 +21,8 @@ pub(super) struct Process<S = State> {
     pub(super) state: S,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) life: Lifecycle,
+    /// What is said of this process to others of the machine.
+    pub(super) presence: Presence,
     /// The deadline of a stop.
     pub(super) shutdown: Duration,
 }
@@ -43,7 +46,8 @@ where
         );
         Ok(state)
     };
-    run_on(open, &state.log, process, parts)?;
+    let announce = |state: &State, clock: &dyn Clock| announce(state, name, clock);
+    run_on(open, announce, &state.log, process, parts)?;
     tracing::info!("{name} has ended: everything taken is stored");
     Ok(Exit::Done)
 }
@@ -64,13 +68,23 @@ where
         tracing::info!(version, pid, "{name} starts");
         Ok(())
     };
-    run_on(open, log, process, parts)?;
+    run_on(open, |(), _| Presence::default(), log, process, parts)?;
     tracing::info!("{name} has ended");
     Ok(Exit::Done)
 }
 
+/// Tells the others of the machine that this process is there; without that it works all the same.
+fn announce(state: &State, command: &str, clock: &dyn Clock) -> Presence {
+    let announced = Presence::announce(state.dir(), command, env!("CARGO_PKG_VERSION"), clock);
+    announced.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the page will not show this process: its card is not written");
+        Presence::default()
+    })
+}
+
 fn run_on<S, F, R>(
     open: impl FnOnce(&Lifecycle) -> Result<S, Failure>,
+    announce: impl FnOnce(&S, &dyn Clock) -> Presence,
     log: &LogSettings,
     process: &ProcessSettings,
     parts: F,
@@ -89,8 +103,11 @@ where
     raise_descriptor_limit();
     let state = open(&life)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let process = Process { state, clock, life: life.clone(), shutdown };
+    let presence = announce(&state, clock.as_ref());
+    let process =
+        Process { state, clock, life: life.clone(), presence: presence.clone(), shutdown };
     let outcome = runtime.block_on(parts(process));
+    presence.end();
     life.stop();
     // Whatever still holds the state environment ends with the runtime; then it is closed.
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -77,7 +77,6 @@ pub(super) async fn serve_scheduler(
         ),
         clock: Arc::clone(&process.clock),
         capture,
-        alarm: starter.alarm(),
     };
     let rooms = vec![api::room(scheduler, &front.auth)];
     let readiness = Arc::new(Health(starter.problem()));

@@ -17,14 +17,19 @@ use super::settings::{
 };
 use super::task_rooms::{TaskHealth, TaskParts, TaskRooms};
 use super::task_store::TaskStore;
+use super::topics;
 use crate::broker::Publish;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
+use crate::broker::wake::Waker;
 use crate::rooms::messages::api::{self, Api};
+use crate::rooms::messages::dead::{self, DeadLetters};
+use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ships;
 use crate::rooms::telemetry::ships::api::Ships;
 use crate::rooms::telemetry::ships::redis::trouble;
+use crate::rooms::telemetry::spaceship::forward::{self, Forward};
 use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
 use crate::state::State;
@@ -42,15 +47,15 @@ const WATCH_EVERY: Duration = Duration::from_secs(30);
 const LISTENERS_MAX: usize = 512;
 
 pub(super) fn run(settings: ServerSettings) -> Result<Exit, Failure> {
-    let ServerSettings { common, http, port, tasks } = settings;
-    let checked = both(http.check(), common.servers());
-    let (checked, Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
+    let ServerSettings { common, http, port, tasks, road } = settings;
+    let checked = both(both(http.check(), road.check()), common.servers());
+    let ((checked, road), Servers { broker, database }) = checked.map_err(Failure::of_settings)?;
     process::run("server", &common.state, &common.process, async |process| {
         let store = TaskStore::open(&process, database.as_ref()).await?;
         let front = Front::new(&http, checked, &process);
         let entrance = front.listen(port.port()).await?;
-        let (common, http, tasks, front) = (&common, &http, &tasks, &front);
-        let serving = Serving { common, http, tasks, front, entrance };
+        let (common, http, tasks, road, front) = (&common, &http, &tasks, &road.road, &front);
+        let serving = Serving { common, http, tasks, road, front, entrance };
         serve_all(process, serving, broker, &store).await
     })
 }
@@ -60,6 +65,8 @@ pub(super) struct Serving<'a> {
     pub(super) common: &'a CommonSettings,
     pub(super) http: &'a HttpSettings,
     pub(super) tasks: &'a TaskServerSettings,
+    /// The way to the spaceship.
+    pub(super) road: &'a Road,
     pub(super) front: &'a Front<'a>,
     pub(super) entrance: Entrance,
 }
@@ -67,7 +74,7 @@ pub(super) struct Serving<'a> {
 /// Serves the API until the process stops.
 pub(super) async fn serve_all(
     process: Process,
-    Serving { common, http, tasks: settings, front, entrance }: Serving<'_>,
+    Serving { common, http, tasks: settings, road, front, entrance }: Serving<'_>,
     broker: Option<Broker>,
     store: &TaskStore,
 ) -> Result<(), Failure> {
@@ -85,7 +92,9 @@ pub(super) async fn serve_all(
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let ships = Ships { state: state.clone(), clock };
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
-    let health = Health { watch, rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let letters = dead_letters(&process, common, &budget)?;
+    let health =
+        Health { watch: Arc::clone(&watch), rabbit: rabbit.clone(), tasks: tasks.health(), state };
     let health = Arc::new(health);
     let api = Api {
         publisher,
@@ -93,10 +102,20 @@ pub(super) async fn serve_all(
         state: process.state.clone(),
         shards: common.shards.count(),
     };
-    let mut rooms = vec![api::room(api, &front.auth)];
-    rooms.push(ships::api::room(ships, &front.auth));
+    let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
+    let forward = Forward { road: road.clone(), bodies };
+    let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
+    rooms.push(forward::room(forward, &front.auth));
+    rooms.push(dead::room(letters, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
-    let parts = PageParts { process: &process, tasks: settings, store, seats: &seats };
+    let parts = PageParts {
+        process: &process,
+        tasks: settings,
+        store,
+        seats: &seats,
+        watch: &watch,
+        rabbit: rabbit.as_ref(),
+    };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
     let (title, readiness) = ("async-data-processor", health);
@@ -107,6 +126,23 @@ pub(super) async fn serve_all(
     }
     tasks.end().await;
     Ok(())
+}
+
+/// What the room of the dead letters works on.
+fn dead_letters(
+    process: &Process,
+    common: &CommonSettings,
+    budget: &Arc<Budget>,
+) -> Result<DeadLetters, Failure> {
+    let waker = Waker::new(process.state.dir());
+    Ok(DeadLetters {
+        state: process.state.clone(),
+        bodies: BodyReader::new(BodySettings::default(), Arc::clone(budget)),
+        clock: Arc::clone(&process.clock),
+        waker: waker.context("wake-up sockets").or_exit(Exit::CannotCreate)?,
+        place_of: topics::place_of,
+        shards: common.shards.count(),
+    })
 }
 
 /// Where messages go: into the state directory, or over the broker, whose figures are shown then.

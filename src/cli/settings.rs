@@ -19,6 +19,7 @@ pub(super) use super::capture_settings::{CaptureSettings, CheckedCapture};
 pub(super) use super::database_settings::{Database, DatabaseSettings};
 use super::exit::tell;
 pub(super) use super::rabbitmq_settings::{Broker, ManagementSettings, RabbitSettings};
+pub(super) use super::road_settings::{CheckedRoad, RoadSettings};
 pub(super) use super::scheduler_settings::{SchedulerCommand, SchedulerPort};
 pub(super) use super::ship_settings::{RedisSettings, ShipSettings};
 pub(super) use super::spaceship_settings::{SpaceshipCommand, SpaceshipSettings};
@@ -171,6 +172,8 @@ pub(super) struct ServerSettings {
     pub(super) http: HttpSettings,
     #[command(flatten)]
     pub(super) tasks: TaskServerSettings,
+    #[command(flatten)]
+    pub(super) road: RoadSettings,
 }
 
 /// `task-worker`.
@@ -199,6 +202,8 @@ pub(super) struct ConsumerCommand {
     pub(super) worker: WorkerSettings,
     #[command(flatten)]
     pub(super) capture: CaptureSettings,
+    #[command(flatten)]
+    pub(super) road: RoadSettings,
 }
 
 /// `up`.
@@ -218,6 +223,8 @@ pub(super) struct UpSettings {
     pub(super) worker: WorkerSettings,
     #[command(flatten)]
     pub(super) capture: CaptureSettings,
+    #[command(flatten)]
+    pub(super) road: RoadSettings,
     #[command(flatten)]
     pub(super) scheduler: SchedulerPort,
     #[command(flatten)]
@@ -358,17 +365,19 @@ pub(super) struct CheckedUp {
     pub(super) http: CheckedHttp,
     pub(super) worker: CheckedWorker,
     pub(super) capture: CheckedCapture,
+    pub(super) road: CheckedRoad,
     pub(super) servers: Servers,
 }
 
 impl UpSettings {
     /// Checks all parts; every problem there is.
     pub(super) fn check(&self) -> Result<CheckedUp, Vec<anyhow::Error>> {
-        let work_and_capture = both(self.worker.check(), self.capture.check());
+        let capture_and_road = both(self.capture.check(), self.road.check());
+        let work_and_capture = both(self.worker.check(), capture_and_road);
         let http_and_servers = both(self.http.check(), self.common.servers());
         let checked = both(self.batch.check(), both(work_and_capture, http_and_servers));
-        let ((), ((worker, capture), (http, servers))) = checked?;
+        let ((), ((worker, (capture, road)), (http, servers))) = checked?;
         worker.fits(&servers)?;
-        Ok(CheckedUp { http, worker, capture, servers })
+        Ok(CheckedUp { http, worker, capture, road, servers })
     }
 }

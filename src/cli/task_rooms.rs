@@ -16,6 +16,7 @@ use crate::broker::rabbitmq::pipes::RabbitServerPipes;
 use crate::rooms::calculations::api::{self as calculations, Calculations, CalculationsSettings};
 use crate::rooms::calculations::hub::{Hub, HubSettings};
 use crate::rooms::calculations::order;
+use crate::rooms::schedules::api::{self as schedules, Scheduler};
 use crate::rooms::tasks::api::{self as tasks, Tasks};
 use crate::rooms::tasks::metrics::TaskMetrics;
 use crate::rooms::telemetry::order as capture_order;
@@ -46,6 +47,7 @@ pub(super) struct TaskParts<'a> {
 pub(super) struct TaskRooms<'a> {
     parts: &'a TaskParts<'a>,
     kind: Name,
+    capture: Name,
     hub: Hub,
     metrics: TaskMetrics,
     carrying: Option<Carrying>,
@@ -83,6 +85,7 @@ impl<'a> TaskRooms<'a> {
     ) -> Result<Self, Failure> {
         let TaskParts { process, settings, store, seats } = parts;
         let kind: Name = order::KIND.parse().or_exit(Exit::Software)?;
+        let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
         let hub_settings =
             HubSettings { kind: kind.clone(), output_length_max: settings.max_length };
         let (tasks, life) = (&store.store, &process.life);
@@ -91,18 +94,18 @@ impl<'a> TaskRooms<'a> {
         registry.register_collector(Box::new(metrics.clone()));
         let (carrying, hearing) = match broker {
             Some(address) => {
-                let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
-                let (carrying, hearing) = Carrying::start(address, &[capture], process, tasks);
+                let apart = std::slice::from_ref(&capture);
+                let (carrying, hearing) = Carrying::start(address, apart, process, tasks);
                 (Some(carrying), Some(hearing))
             }
             None => (None, None),
         };
         let keeping = store.keep(process, hearing, settings.retention.keep_for());
-        Ok(Self { parts, kind, hub, metrics, carrying, keeping })
+        Ok(Self { parts, kind, capture, hub, metrics, carrying, keeping })
     }
 
     /// The rooms to serve.
-    pub(super) fn rooms(&self, budget: &Arc<Budget>, auth: &Auth) -> [Room; 2] {
+    pub(super) fn rooms(&self, budget: &Arc<Budget>, auth: &Auth) -> [Room; 3] {
         let TaskParts { process, settings, store, .. } = self.parts;
         let reader = |settings| BodyReader::new(settings, Arc::clone(budget));
         let bulk = BodySettings { max_bytes: TASKS_BYTES_MAX, ..BodySettings::default() };
@@ -125,7 +128,17 @@ impl<'a> TaskRooms<'a> {
             bodies: reader(bulk),
             clock: Arc::clone(&process.clock),
         };
-        [calculations::room(calculating, auth), tasks::room(running, auth)]
+        let scheduling = Scheduler {
+            store: Arc::clone(&store.store),
+            bodies: reader(BodySettings::default()),
+            clock: Arc::clone(&process.clock),
+            capture: self.capture.clone(),
+        };
+        [
+            calculations::room(calculating, auth),
+            tasks::room(running, auth),
+            schedules::room(scheduling, auth),
+        ]
     }
 
     /// Who knows what keeps tasks from getting on.

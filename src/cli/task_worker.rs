@@ -17,6 +17,7 @@ use crate::broker::rabbitmq::pipes::RabbitWorkerPipes;
 use crate::rooms::calculations::order;
 use crate::rooms::calculations::work::Calculator;
 use crate::service::Lifecycle;
+use crate::service::presence::Part;
 use crate::task::Name;
 use crate::tasks::direct::DirectSupply;
 use crate::tasks::echo::{self, Echo};
@@ -91,6 +92,13 @@ pub(super) async fn work(
     let kinds: Vec<&str> = handlers.keys().map(Name::as_str).collect();
     let endpoint = worker.endpoint.as_ref().map(Name::as_str);
     tracing::info!(slots, kinds = kinds.join(","), endpoint, "running tasks");
+    process.presence.add(Part {
+        service: "task-worker".to_owned(),
+        slots: u64::try_from(slots.get()).ok(),
+        kinds: kinds.into_iter().map(str::to_owned).collect(),
+        endpoint: endpoint.map(str::to_owned),
+        ..Part::default()
+    });
     let bench = Bench { process: &process, worker: &worker, slots, handlers, source };
     match (source, &worker.endpoint) {
         (TaskSource::Store(_), Some(name)) => bench.work_exclusively(name).await,

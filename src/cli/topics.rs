@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::process::Process;
 use super::settings::BatchSettings;
+use crate::batch::resend::Place;
 use crate::broker::rabbitmq::Check;
 use crate::consumer::TopicPart;
 use crate::message::Topic;
@@ -15,6 +16,14 @@ pub(super) fn check_of(topic: Topic) -> Check {
     match topic {
         Topic::Messages => foreign::read,
         Topic::Telemetry => ships::foreign::read,
+    }
+}
+
+/// What reads a message of a topic that goes again, and says where.
+pub(super) fn place_of(topic: Topic) -> Place {
+    match topic {
+        Topic::Messages => foreign::place,
+        Topic::Telemetry => ships::foreign::place,
     }
 }
 

@@ -8,11 +8,11 @@ use super::message_consumer::consume;
 use super::process::{self, Process, then_stop};
 use super::scheduler::serve_scheduler;
 use super::server::{Serving, serve_all};
-use super::settings::{CheckedCapture, CheckedUp, UpSettings};
+use super::settings::{CheckedRoad, CheckedUp, UpSettings};
 use super::spaceship::Ship;
 use super::task_store::TaskStore;
 use super::task_worker::{TaskSource, work};
-use crate::rooms::telemetry::capture::road::Road;
+use crate::rooms::telemetry::road::Road;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +33,7 @@ async fn run_all(
     checked: CheckedUp,
 ) -> Result<(), Failure> {
     let UpSettings { common, http, tasks, batch, .. } = settings;
-    let CheckedUp { http: checked, worker, capture, servers } = checked;
+    let CheckedUp { http: checked, worker, capture, road, servers } = checked;
     let (life, broker) = (&process.life, servers.broker);
     let front = &Front::new(http, checked, &process);
     let entrance = front.listen(settings.port.port()).await?;
@@ -45,9 +45,9 @@ async fn run_all(
         Some(broker) => TaskSource::Broker(&broker.address),
         None => TaskSource::Store(&store),
     };
-    let capture = &of(capture, &ship);
-    let capturing = Capturing { settings: capture, source, common, broker: broker.clone() };
-    let serving = Serving { common, http, tasks, front, entrance };
+    let (settings, road) = (&capture, &of(road, &ship));
+    let capturing = Capturing { settings, road, source, common, broker: broker.clone() };
+    let serving = Serving { common, http, tasks, road, front, entrance };
     let server = serve_all(process.clone(), serving, broker.clone(), &store);
     let scheduler = serve_scheduler(&process, front, of_scheduler, &store);
     let spaceship = ship.serve(&process, front, of_spaceship);
@@ -67,10 +67,7 @@ async fn run_all(
     server.and(scheduler).and(working).and(capturing).and(consumer)
 }
 
-/// Captures of this process's own ship, unless another one was said.
-fn of(mut capture: CheckedCapture, ship: &Ship) -> CheckedCapture {
-    if !capture.has_choice {
-        capture.road = Road::Within(ship.within());
-    }
-    capture
+/// The way to this process's own ship, unless another one was said.
+fn of(CheckedRoad { road, has_choice }: CheckedRoad, ship: &Ship) -> Road {
+    if has_choice { road } else { Road::Within(ship.within()) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::process::Processor;
 use super::{ConsumeError, Consumer, TopicPart};
@@ -16,9 +16,14 @@ use crate::broker::ownership::{RETRY, ShardLock};
 use crate::broker::progress::Progress;
 use crate::broker::source::Source;
 use crate::broker::wake::WakeListener;
+use crate::clock::Clock;
 use crate::message::{ShardId, ShardKey, Topic};
 use crate::pool::{Handler, Pool};
+use crate::service::presence::Presence;
 use crate::state::StateError;
+
+/// How often it is said what the workers do.
+const NOTICE_EVERY: Duration = Duration::from_secs(1);
 
 const LOCKING: &str = "locking a shard";
 
@@ -107,6 +112,7 @@ impl Consumer {
 
     fn take_shards_until_stopped(&self, owned: &mut Owned) -> Result<(), ConsumeError> {
         let mut history = History::new(self.clock.monotonic() + self.settings.history_every);
+        let mut noticeboard = Noticeboard::new(self.clock.as_ref());
         let mut hindrance = None;
         loop {
             let hindered = self.take_free_shards(owned)?.map(|error| error.to_string());
@@ -117,6 +123,7 @@ impl Consumer {
             owned.writer.finish_again();
             let now = self.clock.monotonic();
             owned.pools.iter_mut().for_each(|(pool, _)| pool.supervise(now));
+            noticeboard.show(now, owned, &self.presence);
             if self.clock.monotonic() >= history.due_at {
                 history.due_at += self.settings.history_every;
                 self.log_history(&mut history.logged);
@@ -216,6 +223,33 @@ impl Consumer {
             }
             Err(error) => tracing::warn!(%error, "cannot read the workers' history"),
         }
+    }
+}
+
+/// Says on the card of the process what the workers do.
+struct Noticeboard {
+    due_at: Instant,
+    /// The same moment by two clocks: what is said of the same is the same until it changes.
+    started: (Instant, u64),
+}
+
+impl Noticeboard {
+    fn new(clock: &dyn Clock) -> Self {
+        let now = clock.monotonic();
+        Self { due_at: now, started: (now, clock.wall_ms()) }
+    }
+
+    fn show(&mut self, now: Instant, owned: &Owned, presence: &Presence) {
+        if now < self.due_at {
+            return;
+        }
+        self.due_at = now + NOTICE_EVERY;
+        let (start, start_ms) = self.started;
+        let wall_ms = |at: Instant| {
+            let since_ms = at.saturating_duration_since(start).as_millis();
+            start_ms.saturating_add(u64::try_from(since_ms).unwrap_or(u64::MAX))
+        };
+        presence.show_pools(owned.pools.iter().map(|(pool, _)| pool.card(wall_ms)).collect());
     }
 }
 

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::message::Topic;
 use crate::pool::scale::Limits;
 use crate::service::Lifecycle;
+use crate::service::presence::Presence;
 use crate::state::{State, StateError};
 pub use process::Processing;
 
@@ -125,6 +126,8 @@ pub struct Consumer {
     pub settings: ConsumerSettings,
     /// What brings messages of a broker elsewhere, if there is one.
     pub feed: Option<Arc<dyn Feed>>,
+    /// Where it is said what the workers do.
+    pub presence: Presence,
 }
 
 impl std::fmt::Debug for Consumer {

@@ -244,3 +244,134 @@ impl Pulse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::state::StateOptions;
+    use crate::store::sqlite::SqliteStore;
+
+    /// Shows how often it was drawn, beside what never changes.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl View for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn sources(&self) -> Sources {
+            Sources { state: true, ..Sources::default() }
+        }
+
+        fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
+            let times = self.0.fetch_add(1, Ordering::SeqCst) + 1;
+            let still = focus.get("still").unwrap_or_default().to_owned();
+            let fragment = |id, html| Fragment { id, html };
+            async move { vec![fragment("still", still), fragment("times", times.to_string())] }
+                .boxed()
+        }
+    }
+
+    struct Rig {
+        board: Arc<Board>,
+        view: Arc<Counting>,
+        state: State,
+        life: Lifecycle,
+        _dir: TempDir,
+    }
+
+    fn rig() -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(StateOptions {
+            dir: dir.path().to_owned(),
+            map_bytes: 16 << 20,
+            low_water_bytes: None,
+            on_poison: Box::new(|_| {}),
+        });
+        let (state, life) = (state.unwrap(), Lifecycle::new());
+        let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
+        let view = Arc::new(Counting::default());
+        let views: Vec<Arc<dyn View>> = vec![Arc::clone(&view) as _];
+        let board = Arc::new(Board::new(views, state.clone(), store, life.clone()));
+        Rig { board, view, state, life, _dir: dir }
+    }
+
+    impl Rig {
+        fn change(&self) {
+            let changed = self
+                .state
+                .commit(|txn| Ok(txn.tables.meta.put(&mut txn.txn, b"test", b"changed")?));
+            changed.unwrap();
+        }
+    }
+
+    async fn next(look: &mut Look) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(30), look.next()).await;
+        next.unwrap().unwrap().as_str().to_owned()
+    }
+
+    #[tokio::test]
+    async fn all_who_look_get_one_drawing_and_then_what_differs() {
+        let rig = rig();
+        let mut first = rig.board.look("counting?still=%3C").unwrap();
+        assert_eq!(next(&mut first).await, "counting?still=%3C#still\n<");
+        assert_eq!(next(&mut first).await, "counting?still=%3C#times\n1");
+        let mut second = rig.board.look("counting?still=%3C").unwrap();
+        assert_eq!(next(&mut second).await, "counting?still=%3C#still\n<");
+        assert_eq!(next(&mut second).await, "counting?still=%3C#times\n1");
+        rig.change();
+        assert_eq!(next(&mut first).await, "counting?still=%3C#times\n2");
+        assert_eq!(next(&mut second).await, "counting?still=%3C#times\n2");
+        assert_eq!(rig.view.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn who_is_slow_gets_what_stands_and_nothing_that_stood_before() {
+        let rig = rig();
+        let (mut slow, mut quick) =
+            (rig.board.look("counting").unwrap(), rig.board.look("counting").unwrap());
+        for _ in 0..2 {
+            next(&mut quick).await;
+        }
+        for times in 2..5 {
+            rig.change();
+            assert_eq!(next(&mut quick).await, format!("counting#times\n{times}"));
+        }
+        assert_eq!(next(&mut slow).await, "counting#still\n");
+        assert_eq!(next(&mut slow).await, "counting#times\n4");
+        assert!(slow.next().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_drawn_for_nobody_and_all_learn_of_the_end() {
+        let rig = rig();
+        let mut look = rig.board.look("counting").unwrap();
+        next(&mut look).await;
+        drop(look);
+        while !held(&rig.board.drawn).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let mut look = rig.board.look("counting").unwrap();
+        for _ in 0..2 {
+            next(&mut look).await;
+        }
+        rig.life.stop();
+        assert!(look.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_view_is_not_looked_at() {
+        let rig = rig();
+        let long = format!("counting?{}", "a".repeat(LOOKED_AT_BYTES_MAX));
+        for wrong in ["", "other", "counting#x", "counting?a\nb", long.as_str()] {
+            assert!(rig.board.look(wrong).is_none(), "{wrong}");
+        }
+    }
+}

@@ -19,18 +19,22 @@
 //! | [`board`] | who looks at what, and when it is drawn again |
 //! | [`live`] | the WebSocket |
 //! | [`shell`] | what never changes while the server runs |
+//! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
 //! | [`docs`] | the API for people |
+//! | [`pipeline`] | messages from coming in to their files, and those that no worker could do |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
 
 pub mod board;
 pub mod calculations;
+pub mod chart;
 pub mod docs;
 pub mod format;
 pub mod live;
+pub mod pipeline;
 pub mod shell;
 pub mod view;
 

@@ -29,8 +29,12 @@ pub struct Shell {
 }
 
 /// One style for all, and for each view what only it needs.
-const STYLE: &str =
-    concat!(include_str!("assets/page.css"), include_str!("calculations/calculations.css"),);
+const STYLE: &str = concat!(
+    include_str!("assets/page.css"),
+    include_str!("assets/chart.css"),
+    include_str!("calculations/calculations.css"),
+    include_str!("pipeline/pipeline.css"),
+);
 
 /// The parts of the script, each a module of its own, and the icon.
 const ASSETS: &[(&str, &str, &str)] = &[
@@ -41,6 +45,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("/page/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/page/time.js", SCRIPT, include_str!("assets/time.js")),
     ("/page/calculations.js", SCRIPT, include_str!("calculations/calculations.js")),
+    ("/page/pipeline.js", SCRIPT, include_str!("pipeline/pipeline.js")),
     ("/page/docs.css", "text/css; charset=utf-8", include_str!("docs/docs.css")),
     ("/page/docs.js", SCRIPT, include_str!("docs/docs.js")),
 ];
@@ -104,5 +109,61 @@ impl Asset {
             return (StatusCode::NOT_MODIFIED, common).into_response();
         }
         (common, self.bytes.clone()).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell() -> Shell {
+        Shell { version: "1.2.3", is_locked: false, input_max: 7 }
+    }
+
+    #[test]
+    fn whoever_has_it_already_is_told_so_and_nobody_else() {
+        let asset = Asset::new(HTML, Bytes::from_static(b"x"));
+        let ask = |tag: Option<&str>| {
+            let value = tag.map(|tag| (IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap()));
+            asset.answer(&HeaderMap::from_iter(value))
+        };
+        let tag = ask(None).headers()[ETAG].to_str().unwrap().to_owned();
+        assert_eq!(ask(None).status(), 200);
+        for known in [tag.clone(), format!("W/{tag}"), format!("\"a\", {tag}"), "*".to_owned()] {
+            assert_eq!(ask(Some(&known)).status(), 304, "{known}");
+        }
+        assert_eq!(ask(Some("\"a\"")).status(), 200);
+        let other = Asset::new(HTML, Bytes::from_static(b"y"));
+        assert_ne!(other.tag, asset.tag);
+    }
+
+    #[test]
+    fn the_policy_of_every_answer_lets_all_of_the_document_in() {
+        let all = shell().render().unwrap();
+        for refused in [" style=", "<style", "onclick=", "javascript:", "http://", "https://"] {
+            assert!(!all.contains(refused), "{refused}");
+        }
+        for script in all.split("<script").skip(1) {
+            assert!(script.starts_with(" type=\"module\" src=\"/page/"), "{script:.40}");
+        }
+    }
+
+    #[test]
+    fn every_module_that_a_script_imports_is_served() {
+        let scripts = ASSETS.iter().filter(|(_, media_type, _)| *media_type == SCRIPT);
+        for (path, _, text) in scripts {
+            for line in text.lines().filter(|line| line.starts_with("import ")) {
+                let name = line.split("\"./").nth(1).and_then(|rest| rest.split('"').next());
+                let wanted = format!("/page/{}", name.unwrap());
+                assert!(ASSETS.iter().any(|(served, ..)| *served == wanted), "{path}: {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_of_it_weighs_no_more_than_a_picture() {
+        let bytes = ASSETS.iter().map(|(.., text)| text.len()).sum::<usize>();
+        let bytes = bytes + shell().render().unwrap().len();
+        assert!(bytes <= 150_000, "{bytes} bytes");
     }
 }

@@ -25,6 +25,7 @@ use crate::broker::claim::Claim;
 use crate::broker::source::Source;
 use crate::message::ShardKey;
 use crate::service::Lifecycle;
+use crate::service::presence::{PoolCard, Standing, WorkerCard};
 use scale::{Decision, Limits, Load, Scaling};
 use worker::Worker;
 
@@ -188,6 +189,23 @@ impl Pool {
             "a pool shrinks: a worker has had nothing to do for long"
         );
         self.leaving.push(worker);
+    }
+
+    /// The workers now; `wall_ms` turns a time into milliseconds since 1970.
+    #[must_use]
+    pub fn card(&self, wall_ms: impl Fn(Instant) -> u64) -> PoolCard {
+        let (key, Limits { least, most }) = (self.key(), self.scaling.limits());
+        let card = |worker: &Worker, standing| {
+            let (range, since) = worker.in_hand();
+            let range = range.map(|range| (range.first, range.end));
+            WorkerCard { place: worker.place, standing, range, since_ms: wall_ms(since) }
+        };
+        let serving = self.workers.iter().map(|worker| card(worker, Standing::Serving));
+        let leaving = self.leaving.iter().map(|worker| card(worker, Standing::Leaving));
+        let hanging = self.hanging.iter().map(|worker| card(worker, Standing::Hanging));
+        let workers = serving.chain(leaving).chain(hanging).collect();
+        let topic = key.topic.name().to_owned();
+        PoolCard { topic, shard: key.shard.0, least, most, workers }
     }
 
     /// Waits until every worker has ended, which they do when the process stops; those that hang

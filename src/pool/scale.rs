@@ -59,6 +59,12 @@ impl Scaling {
         Self { limits, changed_at: now, idle_since: None }
     }
 
+    /// The limits.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Decides.
     pub fn decide(&mut self, load: Load, now: Instant) -> Decision {
         let all_busy = load.busy >= load.workers;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Handler;
 use crate::broker::claim::Claim;
 use crate::broker::source::Source;
+use crate::message::OffsetRange;
 use crate::service::{Lifecycle, held};
 
 /// A running worker, as its pool sees it.
@@ -21,12 +22,26 @@ pub(super) struct Worker {
 }
 
 /// What a worker and its pool share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Desk {
-    /// The claim on what it works on.
-    claim: Mutex<Option<Arc<Claim>>>,
+    hand: Mutex<Hand>,
     /// It is to end when it has nothing in hand.
     resigned: AtomicBool,
+}
+
+/// What a worker has in hand.
+#[derive(Debug)]
+struct Hand {
+    /// The claim on what it works on.
+    claim: Option<Arc<Claim>>,
+    /// Since when it works on that, or on nothing.
+    since: Instant,
+}
+
+impl Desk {
+    fn put(&self, claim: Option<Arc<Claim>>) {
+        *held(&self.hand) = Hand { claim, since: Instant::now() };
+    }
 }
 
 impl Worker {
@@ -37,7 +52,8 @@ impl Worker {
         life: &Lifecycle,
     ) -> io::Result<Self> {
         let key = source.key();
-        let desk = Arc::new(Desk::default());
+        let hand = Mutex::new(Hand { claim: None, since: Instant::now() });
+        let desk = Arc::new(Desk { hand, resigned: AtomicBool::new(false) });
         let run = Run {
             place,
             source: Arc::clone(source),
@@ -51,17 +67,23 @@ impl Worker {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        held(&self.desk.claim).is_some()
+        held(&self.desk.hand).claim.is_some()
+    }
+
+    /// The messages that it has in hand, and since when it has them, or has had nothing.
+    pub(super) fn in_hand(&self) -> (Option<OffsetRange>, Instant) {
+        let hand = held(&self.desk.hand);
+        (hand.claim.as_ref().map(|claim| claim.range()), hand.since)
     }
 
     /// The claim that it held for too long, if it did: it is lost to it now.
     pub(super) fn revoke_if_late(&self, now: Instant) -> Option<Arc<Claim>> {
-        let claim = held(&self.desk.claim);
-        claim.as_ref().filter(|claim| claim.revoke_if_late(now)).cloned()
+        let hand = held(&self.desk.hand);
+        hand.claim.as_ref().filter(|claim| claim.revoke_if_late(now)).cloned()
     }
 
     pub(super) fn has_lost_its_claim(&self) -> bool {
-        held(&self.desk.claim).as_ref().is_some_and(|claim| claim.is_lost())
+        held(&self.desk.hand).claim.as_ref().is_some_and(|claim| claim.is_lost())
     }
 
     /// Asks it to end when it has nothing in hand.
@@ -92,9 +114,9 @@ impl Run {
         while !self.desk.resigned.load(Ordering::Relaxed) {
             match self.source.next(&self.desk.resigned) {
                 Ok(Some(delivery)) => {
-                    *held(&self.desk.claim) = Some(Arc::clone(delivery.claim()));
+                    self.desk.put(Some(Arc::clone(delivery.claim())));
                     self.handler.handle(self.place, delivery);
-                    *held(&self.desk.claim) = None;
+                    self.desk.put(None);
                 }
                 Ok(None) => return,
                 Err(error) => {

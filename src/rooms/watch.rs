@@ -31,12 +31,17 @@ const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// One shard at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct ShardView {
-    key: ShardKey,
-    end: ShardEnd,
-    waiting: u64,
+pub struct ShardView {
+    /// The shard.
+    pub key: ShardKey,
+    /// What it has taken in, ever.
+    pub end: ShardEnd,
+    /// How many messages wait.
+    pub waiting: u64,
+    /// When the oldest of them was accepted, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
     /// How long the oldest has waited.
-    age: Duration,
+    pub age: Duration,
     /// Changes with every commit of the shard.
     committed: (Offset, u64),
 }
@@ -60,7 +65,11 @@ impl Watch {
         Self { state, clock, seen: Mutex::default() }
     }
 
-    fn view(&self) -> Result<Vec<ShardView>, StateError> {
+    /// Every shard that ever took a message, in order.
+    ///
+    /// # Errors
+    /// A read failed, or a row is damaged.
+    pub fn view(&self) -> Result<Vec<ShardView>, StateError> {
         let tables = self.state.tables();
         let now_ms = self.clock.wall_ms();
         let txn = self.state.read()?;
@@ -75,7 +84,7 @@ impl Watch {
             let age_ms = oldest_ms.map_or(0, |oldest_ms| now_ms.saturating_sub(oldest_ms));
             let committed = (progress.low, waiting.wrapping_sub(end.offset));
             let age = Duration::from_millis(age_ms);
-            views.push(ShardView { key, end, waiting, age, committed });
+            views.push(ShardView { key, end, waiting, oldest_ms, age, committed });
         }
         Ok(views)
     }
@@ -91,7 +100,9 @@ impl Watch {
         now.saturating_duration_since(*since)
     }
 
-    fn shard_problem(&self, view: &ShardView) -> Option<String> {
+    /// Why the messages of a shard do not get on, if they do not.
+    #[must_use]
+    pub fn shard_problem(&self, view: &ShardView) -> Option<String> {
         let stalled = self.stalled_for(view);
         let ShardView { key, waiting, age, .. } = view;
         if *waiting == 0 {

@@ -4,6 +4,8 @@
 //! first reason is kept, everything stops as on Ctrl-C, and the process exits with that reason.
 
 pub mod bell;
+pub mod lock;
+pub mod presence;
 pub mod program;
 mod text;
 

@@ -211,6 +211,8 @@ pub struct Bells {
     pub work: watch::Receiver<u64>,
     /// A watched task changed, or one was cancelled.
     pub news: watch::Receiver<u64>,
+    /// A schedule was added, cancelled or removed, or went on.
+    pub plans: watch::Receiver<u64>,
 }
 
 /// Why a store did not do what was asked. Unless it says so, nothing was changed.

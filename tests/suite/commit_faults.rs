@@ -23,6 +23,7 @@ use async_data_processor::consumer::{Consumer, ConsumerSettings, Processing, Top
 use async_data_processor::message::{Lines, ShardId, ShardKey, Topic};
 use async_data_processor::pool::scale::Limits;
 use async_data_processor::service::Lifecycle;
+use async_data_processor::service::presence::Presence;
 use async_data_processor::state::{State, StateOptions};
 use tempfile::TempDir;
 
@@ -139,6 +140,7 @@ impl Rig {
             )],
             settings: settings(),
             feed: None,
+            presence: Presence::default(),
         };
         let thread = std::thread::spawn(move || consumer.run());
         while !enough(self) && !life.is_stopping() && !thread.is_finished() {

@@ -38,7 +38,7 @@ fn every_answer_carries_the_security_headers() {
         ("POST /message", &[host], "[{\"a\":1,\"a\":1}]"),
         ("POST /message", &[host], &" ".repeat((1 << 20) + 1)),
         ("GET /message", &[host], ""),
-        ("GET /", &[host], ""),
+        ("GET /nothing", &[host], ""),
         ("GET /health", &[("Host", "evil.example")], ""),
         ("GET /health", &[host, ("Origin", "https://evil.example")], ""),
         ("OPTIONS /message", &[host, site, ("Access-Control-Request-Method", "POST")], ""),
@@ -60,10 +60,15 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 25] = [
+const ROUTES: [&str; 40] = [
     "DELETE /factorial/{id}",
+    "DELETE /scheduler/{id}",
+    "DELETE /stream/{event_key}",
     "DELETE /tasks/{id}",
     "GET /",
+    "GET /dead",
+    "GET /dead/{number}",
+    "GET /docs",
     "GET /factorial",
     "GET /factorial/{id}",
     "GET /health",
@@ -75,22 +80,39 @@ const ROUTES: [&str; 25] = [
     "GET /page/session",
     "GET /readyz",
     "GET /receipt/{receipt}",
+    "GET /scheduler/",
+    "GET /scheduler/{id}",
+    "GET /scheduler/{id}/occurrences",
     "GET /ships",
     "GET /ships/{name}",
+    "GET /stream/",
+    "GET /stream/{event_key}",
     "GET /tasks",
     "GET /tasks/{id}",
     "GET /tasks/{id}/result",
     "GET /websockets",
+    "POST /dead/{number}/resend",
     "POST /factorial",
     "POST /message",
+    "POST /scheduler/",
+    "POST /scheduler/{id}/cancel",
+    "POST /stream/",
     "POST /tasks",
     "POST /tasks/{id}/retry",
     "PUT /factorial/{id}",
+    "PUT /stream/{event_key}",
 ];
 
 #[test]
 fn the_description_names_every_route_and_every_route_it_names_answers() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    // Where no spaceship is.
+    rig.set("SPACESHIP_URL", "http://127.0.0.1:1");
+    rig.set("EXEC", "exit 3").set("BATCH_ATTEMPTS", 1);
+    rig.run_with_input(&["publish"], entry(0, "dead").as_bytes());
+    let consumer = rig.start(&["message-consumer"]);
+    assert_eq!(rig.wait_drained()["dead"], 1);
+    consumer.stop();
     let server = rig.serve(&["server"]);
     let address = server.address();
     let receipt = post_entries(address, &[entry(0, "a")]);
@@ -105,7 +127,8 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
     for (path, methods) in paths {
         let id = if path.starts_with("/tasks") { &task } else { &calculation };
         let target = path.replace("{receipt}", &receipt).replace("{id}", id);
-        let target = target.replace("{name}", "TARDIS");
+        let target = target.replace("{name}", "TARDIS").replace("{number}", "1");
+        let target = target.replace("{event_key}", &calculation);
         let allowed =
             request(address, "BREW", &target, &[], b"").header("allow").map(str::to_owned);
         let allowed = allowed.unwrap_or_else(|| panic!("{path} is described but not served"));
@@ -116,15 +139,19 @@ fn the_description_names_every_route_and_every_route_it_names_answers() {
         for method in methods.as_object().unwrap().keys().map(|name| name.to_ascii_uppercase()) {
             let body: &[u8] = match method.as_str() {
                 "POST" if path == "/factorial" => b"{\"input\":5}",
+                "POST" if path == "/scheduler/" => b"{\"kind\":\"echo\",\"every_seconds\":9}",
+                "POST" if path == "/dead/{number}/resend" => b"",
                 "POST" => b"[]",
                 "PUT" => b"{}",
                 _ => b"",
             };
             let answer = request(address, &method, &target, &[], body);
             let described = &methods[method.to_ascii_lowercase()]["responses"];
-            // There is no result of what nobody runs, these are no WebSockets, and no ship has sent.
-            let refused = ["/tasks/{id}/result", "/websockets", "/ships/{name}", "/page/live"];
-            let is_refused = refused.contains(&path.as_str());
+            // There is no result of what nobody runs, these are no WebSockets, no ship has sent or
+            // is there, and the id is no schedule's.
+            let refused = ["/tasks/{id}/result", "/websockets", "/page/live", "/ships/{name}"];
+            let mut refused = refused.into_iter().chain(["/scheduler/{id}", "/stream"]);
+            let is_refused = refused.any(|refused| path.starts_with(refused));
             assert_eq!(answer.status >= 300, is_refused, "{method} {path}: {answer:?}");
             assert!(described[answer.status.to_string()].is_object(), "{method} {path}");
             routes.insert(format!("{method} {path}"));
@@ -142,9 +169,17 @@ fn nothing_is_served_that_is_not_described() {
     let rig = Rig::new();
     std::fs::write(rig.dir.path().join("index.html"), "hello").unwrap();
     let server = rig.serve(&["up"]);
-    let files =
-        ["/", "/index.html", "/favicon.ico", "/static/", "/state/data.mdb", "/output/", "/../etc"];
-    for path in files.into_iter().chain(["/docs", "/admin", "/debug", "/healthz"]) {
+    let files = [
+        "/index.html",
+        "/favicon.ico",
+        "/page/",
+        "/page/mod.rs",
+        "/static/",
+        "/state/data.mdb",
+        "/output/",
+        "/../etc",
+    ];
+    for path in files.into_iter().chain(["/admin", "/debug", "/healthz"]) {
         let answer = request(server.address(), "GET", path, &[], b"");
         assert_eq!(answer.status, 404, "{path}: {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));

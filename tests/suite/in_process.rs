@@ -25,6 +25,7 @@ use async_data_processor::consumer::{Consumer, ConsumerSettings, Processing, Top
 use async_data_processor::message::{Lines, OffsetRange, ShardId, ShardKey, Topic};
 use async_data_processor::pool::scale::Limits;
 use async_data_processor::service::Lifecycle;
+use async_data_processor::service::presence::Presence;
 use async_data_processor::state::{Job, State, StateError, WriteTxn};
 use chrono::{DateTime, TimeDelta, Utc};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -151,6 +152,7 @@ fn a_clock_that_jumps_delays_and_loses_nothing() {
         clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
         life: life.clone(),
         feed: None,
+        presence: Presence::default(),
         topics: vec![TopicPart::new(Topic::Messages, Processing::default())],
         settings: ConsumerSettings {
             shards: NonZeroU16::MIN,

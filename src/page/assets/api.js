@@ -32,7 +32,8 @@ export async function answer(method, path, body, headers = {}) {
   if (token.get()) request.headers.Authorization = `Bearer ${token.get()}`;
   if (body !== undefined) {
     request.headers["Content-Type"] = "application/json";
-    request.body = JSON.stringify(body);
+    // A text is JSON already: numbers in it are as somebody has written them.
+    request.body = typeof body === "string" ? body : JSON.stringify(body);
   }
   let got;
   try {

@@ -7,6 +7,8 @@ import { writeTimes } from "./time.js";
 const PAUSES_MS = [250, 500, 1000, 2000, 5000];
 const BEAT_MS = 10_000;
 const ANSWER_MS = 8000;
+/** The server does not know what is looked at: an old link, perhaps. */
+const NO_VIEW = 1008;
 
 let socket = null;
 let lookedAt = "";
@@ -48,8 +50,9 @@ export function connect() {
     clearTimeout(overdue);
     if (data !== "") show(data);
   };
-  opened.onclose = () => {
+  opened.onclose = ({ code }) => {
     if (socket !== opened) return;
+    if (code === NO_VIEW) location.hash = "";
     clearTimeout(overdue);
     socket = null;
     onState(tries > 2 ? "lost" : "connecting");

@@ -4,6 +4,7 @@ import { ask, token, whenLocked } from "./api.js";
 import { connect, disconnect, look, whenState } from "./live.js";
 import { writeTimes } from "./time.js";
 import { actions as calculations } from "./calculations.js";
+import { actions as pipeline } from "./pipeline.js";
 
 const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
@@ -12,7 +13,7 @@ const sections = [...document.querySelectorAll("main > section")];
 // Views: the address says which, and what of it.
 
 function show() {
-  const [name, focus] = decodeURI(location.hash.slice(1)).split(/\?(.*)/s);
+  const [name, focus = ""] = location.hash.slice(1).split(/\?(.*)/s);
   const section = sections.find((section) => section.id === name) ?? sections[0];
   for (const other of sections) other.hidden = other !== section;
   for (const link of document.querySelectorAll("nav a")) {
@@ -20,8 +21,7 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   document.title = `${section.dataset.title} · async-data-processor`;
-  const [, raw] = location.hash.slice(1).split(/\?(.*)/s);
-  look(raw && focus !== undefined ? `${section.id}?${raw}` : section.id);
+  look(focus ? `${section.id}?${focus}` : section.id);
 }
 addEventListener("hashchange", show);
 
@@ -29,6 +29,7 @@ addEventListener("hashchange", show);
 
 const actions = {
   ...calculations,
+  ...pipeline,
   login,
   "close-dialog": (button) => button.closest("dialog").close(),
 };

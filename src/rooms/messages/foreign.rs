@@ -1,22 +1,31 @@
-//! Reads what somebody else has published to the broker: one entry, as R1's server writes it.
+//! Reads one entry that did not come by a request: published to the broker by somebody else, as
+//! R1's server writes it, or sent again in place of a dead letter.
 
 use std::num::NonZeroU16;
 
 use super::entry::{Entries, Wrong};
-use crate::message::Lines;
+use crate::message::{Lines, ShardKey};
 
-/// The line of the entry that `body` is.
+/// The line of the entry that `body` is; the queue has said which shard it is.
 ///
 /// # Errors
 /// It is none; why, in words for a person.
 pub fn read(body: &[u8]) -> Result<Lines, String> {
+    place(body, NonZeroU16::MIN).map(|(_, lines)| lines)
+}
+
+/// The shard of the entry that `body` is, among `shards`, and its line.
+///
+/// # Errors
+/// As [`read`].
+pub fn place(body: &[u8], shards: NonZeroU16) -> Result<(ShardKey, Lines), String> {
     let text = std::str::from_utf8(body)
         .map_err(|error| Wrong::NotUtf8(error.valid_up_to()).to_string())?;
     let mut entries = Entries::default();
-    // The queue has said which shard it is.
-    entries.push(text.trim_ascii(), NonZeroU16::MIN).map_err(|wrong| wrong.to_string())?;
-    let lines = entries.into_parts().into_iter().next().map(|(_, lines)| lines);
-    Ok(lines.unwrap_or_default())
+    entries.push(text.trim_ascii(), shards).map_err(|wrong| wrong.to_string())?;
+    let placed = entries.into_parts().into_iter().next();
+    // What was taken is there.
+    placed.ok_or_else(|| Wrong::Type("an entry must be an object").to_string())
 }
 
 #[cfg(test)]

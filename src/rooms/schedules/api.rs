@@ -15,7 +15,6 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Router};
 use serde_json::Value;
-use tokio::sync::Notify;
 
 use super::plan::Plan;
 use super::view::{Asked, Time, View, Whole};
@@ -46,8 +45,6 @@ pub struct Scheduler {
     pub clock: Arc<dyn Clock>,
     /// The kind of the task that captures.
     pub capture: Name,
-    /// Tells the starter of this process that there is a schedule more.
-    pub alarm: Arc<Notify>,
 }
 
 /// The routes of the room, behind their scopes.
@@ -142,9 +139,6 @@ async fn add(
         Submitted::New | Submitted::Follows(_) => {}
         Submitted::Known => return replayed(room.schedule(id).await?, plan),
         Submitted::Conflict => return Err(another()),
-    }
-    if next_at_ms.is_some() {
-        room.alarm.notify_one();
     }
     json(StatusCode::CREATED, &Asked::new(id, plan, task_id, next_at_ms))
 }

@@ -8,6 +8,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`api`], `members`, [`view`] | the requests, what they hold, and what is answered |
+//! | [`outline`] | what a schedule is about, for whoever shows it otherwise |
 //! | `plan` | what was asked for: checked once, stored with the schedule |
 //! | `rule`, `policy` | when it is due; what is done about it. Both are pure |
 //! | [`starter`], [`metrics`] | does it; and how well |
@@ -15,6 +16,7 @@
 pub mod api;
 mod members;
 pub mod metrics;
+pub mod outline;
 mod plan;
 mod policy;
 mod rule;

@@ -183,16 +183,18 @@ impl Plan {
                 expires_at_ms: lateness_ms.map(|ms| start_ms.saturating_add(ms)),
                 failures_max: FAILURES_MAX,
                 key: None,
-                is_watched: false,
+                is_watched: true,
             },
         }
     }
 
-    fn start_ms(&self) -> Result<Option<Millis>, Wrong> {
+    /// When it starts, if that was said.
+    pub(super) fn start_ms(&self) -> Result<Option<Millis>, Wrong> {
         self.start_time.as_deref().map(|text| time("start_time", text)).transpose()
     }
 
-    fn until_ms(&self) -> Result<Option<Millis>, Wrong> {
+    /// When it ends to recur, if that was said.
+    pub(super) fn until_ms(&self) -> Result<Option<Millis>, Wrong> {
         let until = self.recurrence.as_ref().and_then(|recurrence| recurrence.until.as_deref());
         until.map(|text| time("until", text)).transpose()
     }

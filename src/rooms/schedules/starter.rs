@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::metrics::ScheduleMetrics;
 use super::plan::{Plan, Recurrence};
@@ -19,8 +18,10 @@ use crate::store::{Millis, Store, StoreError};
 use crate::task::Name;
 use crate::tasks::keeper::WallWatch;
 
-/// How long it sleeps at most: clocks may jump, and others may add schedules.
+/// How long it sleeps at most: clocks may jump, and a bell may be lost.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// How long a schedule that was added may wait for more, unless something is due before.
+const PLANS_GAP: Duration = Duration::from_millis(50);
 /// Schedules that are looked at together.
 const AT_ONCE: usize = 100;
 /// Occurrences that are written down together, unless one step has more.
@@ -35,7 +36,6 @@ pub struct Starter {
     clock: Arc<dyn Clock>,
     capture: Name,
     metrics: ScheduleMetrics,
-    alarm: Arc<Notify>,
     problem: Arc<Mutex<Option<String>>>,
 }
 
@@ -48,14 +48,7 @@ impl Starter {
         capture: Name,
         metrics: ScheduleMetrics,
     ) -> Self {
-        let (alarm, problem) = (Arc::default(), Arc::default());
-        Self { store, clock, capture, metrics, alarm, problem }
-    }
-
-    /// To be rung when a schedule was added.
-    #[must_use]
-    pub fn alarm(&self) -> Arc<Notify> {
-        Arc::clone(&self.alarm)
+        Self { store, clock, capture, metrics, problem: Arc::default() }
     }
 
     /// What keeps it from starting anything, in words for a person.
@@ -67,15 +60,16 @@ impl Starter {
     /// Starts what is due until the process stops.
     pub async fn run(self, life: Lifecycle) {
         let mut wall = WallWatch::new(self.clock.as_ref());
+        let mut plans = self.store.bells().plans;
         loop {
             let looked = tokio::select! {
                 looked = self.look(&mut wall) => looked,
                 () = life.stopping() => return,
             };
-            let pause = self.note(looked);
+            let next = Instant::now() + self.note(looked);
             tokio::select! {
-                () = sleep(pause) => {}
-                () = self.alarm.notified() => {}
+                () = sleep_until(next) => {}
+                Ok(()) = plans.changed() => sleep_until(next.min(Instant::now() + PLANS_GAP)).await,
                 () = life.stopping() => return,
             }
         }

@@ -8,10 +8,12 @@
 //! | [`ships`] | what is kept of each ship, and how it is shown |
 //! | [`order`] | what a capture task is told: the one thing that schedules know of telemetry |
 //! | [`spaceship`] | streams over UDP, begun and stopped over HTTP |
+//! | [`road`] | how requests reach a spaceship |
 
 pub mod capture;
 pub mod datagram;
 pub mod order;
+pub mod road;
 pub mod ship;
 pub mod ships;
 pub mod spaceship;

@@ -51,7 +51,7 @@ impl Order {
             expires_at_ms: Some(expires_at_ms),
             failures_max: FAILURES_MAX,
             key: None,
-            is_watched: false,
+            is_watched: true,
         }
     }
 }

@@ -29,6 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// The channels on which bells are rung.
 pub(super) const WORK: &str = "async_data_processor_work";
 pub(super) const NEWS: &str = "async_data_processor_news";
+pub(super) const PLANS: &str = "async_data_processor_plans";
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +45,11 @@ pub(super) enum Role {
 }
 
 /// Rung when the database says so.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ropes {
     pub(super) work: watch::Sender<u64>,
     pub(super) news: watch::Sender<u64>,
+    pub(super) plans: watch::Sender<u64>,
 }
 
 /// A link to the database, kept by a task of its own until it is closed.
@@ -252,8 +254,10 @@ impl Shared {
         self.up.send_replace(Some(session));
         if self.role == Role::Bells {
             // They may have been rung while nobody listened.
-            self.ropes.work.send_modify(|rings| *rings += 1);
-            self.ropes.news.send_modify(|rings| *rings += 1);
+            let Ropes { work, news, plans } = self.ropes.as_ref();
+            for rope in [work, news, plans] {
+                rope.send_modify(|rings| *rings += 1);
+            }
         }
         let lost = tokio::select! {
             lost = wait_lost(&mut wire, &self.ropes) => Some(lost.to_string()),
@@ -287,6 +291,7 @@ async fn wait_lost(wire: &mut Wire, ropes: &Ropes) -> DatabaseError {
                 let rope = match notification.channel() {
                     WORK => &ropes.work,
                     NEWS => &ropes.news,
+                    PLANS => &ropes.plans,
                     _ => continue,
                 };
                 rope.send_modify(|rings| *rings += 1);
@@ -325,7 +330,10 @@ async fn set_up(client: &Client, role: Role) -> Result<(), DatabaseError> {
                  SET plan_cache_mode = force_generic_plan";
             client.batch_execute(plans).await?;
         }
-        Role::Bells => client.batch_execute(&format!("LISTEN {WORK}; LISTEN {NEWS}")).await?,
+        Role::Bells => {
+            let listen = format!("LISTEN {WORK}; LISTEN {NEWS}; LISTEN {PLANS}");
+            client.batch_execute(&listen).await?;
+        }
         Role::Reads | Role::Lists => {}
     }
     Ok(())

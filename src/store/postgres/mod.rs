@@ -86,8 +86,7 @@ impl PostgresStore {
     /// a person can mend fails `life`. Must be called within a tokio runtime.
     #[must_use]
     pub fn connect(address: &Address, life: &Lifecycle) -> Self {
-        let ropes =
-            Arc::new(Ropes { work: watch::Sender::default(), news: watch::Sender::default() });
+        let ropes = Arc::<Ropes>::default();
         let closing = watch::Sender::new(false);
         let link = |role| {
             Link::start(address.clone(), role, life.clone(), Arc::clone(&ropes), closing.clone())
@@ -307,7 +306,8 @@ impl Store for PostgresStore {
     }
 
     fn bells(&self) -> Bells {
-        Bells { work: self.ropes.work.subscribe(), news: self.ropes.news.subscribe() }
+        let Ropes { work, news, plans } = self.ropes.as_ref();
+        Bells { work: work.subscribe(), news: news.subscribe(), plans: plans.subscribe() }
     }
 
     fn name(&self) -> String {

@@ -111,6 +111,7 @@ async fn add(
         &[&id, label, plan, &now_ms, &state, &next_at_ms, &task_id];
     // Who comes second with the same id waits here until the first has committed.
     if txn.execute(INSERT, values).await? > 0 {
+        txn.ring_plans();
         let Some(task) = task else { return Ok(Submitted::New) };
         let submitted = submit::submit(txn, &[(task.clone(), now_ms)]).await?;
         if submitted.first() == Some(&Submitted::New) {
@@ -188,6 +189,7 @@ async fn advance(
     if txn.execute(GO_ON, values).await? == 0 {
         return Ok(None);
     }
+    txn.ring_plans();
     if step.next_at_ms.is_some_and(|next_at_ms| next_at_ms < step.from_ms) {
         txn.execute(TAKE_BACK, &[&id, &now_ms]).await?;
     }
@@ -238,6 +240,7 @@ const OPEN: &str = "SELECT t.id FROM (SELECT task FROM occurrences WHERE schedul
 async fn cancel(txn: &Txn, id: ScheduleId, now_ms: Millis) -> Result<bool, DatabaseError> {
     let found = txn.rows(LOCK, &[&schedule_uuid(id)]).await?;
     let Some(found) = found.first() else { return Ok(false) };
+    txn.ring_plans();
     let Some(state) = found.try_get::<_, Option<i16>>(0)? else {
         turn::cancel(txn, id.task(), now_ms).await?;
         return Ok(true);

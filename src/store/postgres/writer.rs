@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::error::DatabaseError;
-use super::link::{Link, NEWS, Session, Values, WORK, in_time};
+use super::link::{Link, NEWS, PLANS, Session, Values, WORK, in_time};
 use super::{settle, submit};
 use crate::store::{Millis, NewTask, Settled, Settlement, StoreError, Submitted};
 
@@ -40,6 +40,7 @@ pub(super) struct Txn {
     session: Arc<Session>,
     work: AtomicBool,
     news: AtomicBool,
+    plans: AtomicBool,
 }
 
 impl Txn {
@@ -67,6 +68,11 @@ impl Txn {
     /// A watched task changed, or one was cancelled.
     pub(super) fn ring_news(&self) {
         self.news.store(true, Relaxed);
+    }
+
+    /// A schedule was added, cancelled or removed, or went on.
+    pub(super) fn ring_plans(&self) {
+        self.plans.store(true, Relaxed);
     }
 }
 
@@ -323,6 +329,7 @@ async fn attempt(session: &Arc<Session>, changes: &mut [Box<dyn Change>]) -> Res
         session: Arc::clone(session),
         work: AtomicBool::new(false),
         news: AtomicBool::new(false),
+        plans: AtomicBool::new(false),
     };
     let made = in_time(GROUP_TIMEOUT, async {
         session.say("BEGIN").await?;
@@ -340,7 +347,7 @@ async fn attempt(session: &Arc<Session>, changes: &mut [Box<dyn Change>]) -> Res
         return Err(Broke::Before(error));
     }
     let mut commands = String::new();
-    for (channel, is_rung) in [(WORK, txn.work), (NEWS, txn.news)] {
+    for (channel, is_rung) in [(WORK, txn.work), (NEWS, txn.news), (PLANS, txn.plans)] {
         if is_rung.into_inner() {
             commands += &format!("NOTIFY {channel}; ");
         }

@@ -96,6 +96,7 @@ fn add(write: &mut Write<'_>, schedule: &NewSchedule, now_ms: Millis) -> Result<
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![id.bytes(), label, plan, now_ms, state, next_at_ms, task])?;
+    write.ring_plans();
     Ok(Submitted::New)
 }
 
@@ -105,6 +106,7 @@ fn advance(write: &mut Write<'_>, step: &Advance, now_ms: Millis) -> Result<bool
         .statement(sql)?
         .query_row(params![step.id.bytes(), step.from_ms], |row| row.get::<_, i64>(0));
     let Some(seq) = found.optional()? else { return Ok(false) };
+    write.ring_plans();
     if step.next_at_ms.is_some_and(|next_at_ms| next_at_ms < step.from_ms) {
         let sql = "DELETE FROM occurrence WHERE schedule = ?1 AND due_at > ?2 AND decision <> 0";
         write.statement(sql)?.execute([seq, now_ms])?;
@@ -181,6 +183,9 @@ fn cancel(write: &mut Write<'_>, id: ScheduleId, now_ms: Millis) -> Result<Optio
     let sql = "SELECT seq, state FROM schedule WHERE id = ?1";
     let read = |row: &rusqlite::Row<'_>| Ok(Found { seq: row.get(0)?, state: row.get(1)? });
     let found = write.statement(sql)?.query_row([id.bytes()], read).optional()?;
+    if found.is_some() {
+        write.ring_plans();
+    }
     match &found {
         None => {}
         Some(Found { state: None, .. }) => {

@@ -49,6 +49,11 @@ impl<'a> Write<'a> {
         self.rings.news = true;
     }
 
+    /// A schedule was added, cancelled or removed, or went on.
+    pub(super) fn ring_plans(&mut self) {
+        self.rings.plans = true;
+    }
+
     /// Writes what was gathered; the bells to be rung after the commit.
     pub(super) fn finish(self) -> Result<Rings> {
         if let Some(revision) = self.revision {

@@ -195,8 +195,7 @@ fn commit_group(
             let alone = |job| {
                 let mut group = [job];
                 let outcome = attempt(connection, health, &mut group).map(|more| {
-                    rings.work |= more.work;
-                    rings.news |= more.news;
+                    rings = rings.and(more);
                 });
                 let [job] = group;
                 (job, outcome)

@@ -196,7 +196,7 @@ impl Browser {
     /// Goes with the Tab key until what a selector finds has the focus, which is seen all the way.
     pub(super) fn tab_to(&self, selector: &str) {
         let is_there = format!("document.activeElement.matches({})", quoted(selector));
-        let is_seen = "(style => style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0)\
+        let is_seen = "(style => style.outlineStyle !== 'none' && style.outlineWidth !== '0px')\
                        (getComputedStyle(document.activeElement))";
         for _ in 0..100 {
             self.press(&[TAB]);
@@ -310,6 +310,7 @@ impl Browser {
 }
 
 impl Drop for Browser {
+    #[expect(clippy::print_stderr, reason = "it tells what the failed test has seen")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let console: Vec<_> = self.log("browser");

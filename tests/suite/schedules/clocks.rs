@@ -19,7 +19,6 @@ use async_data_processor::task::WorkerId;
 use async_data_processor::tasks::keeper::Keeper;
 use chrono::{DateTime, Utc};
 use prometheus_client::registry::Registry;
-use tokio::sync::Notify;
 
 use super::every;
 use crate::harness::PATIENCE;
@@ -47,7 +46,6 @@ impl Clock for SetClock {
 struct Town {
     store: Arc<dyn Store>,
     clock: Arc<SetClock>,
-    alarm: Arc<Notify>,
     life: Lifecycle,
 }
 
@@ -58,9 +56,9 @@ impl Town {
         let metrics = ScheduleMetrics::register(&mut Registry::default());
         let capture = "capture".parse().unwrap();
         let starter = Starter::new(Arc::clone(&store), clock.clone(), capture, metrics);
-        let (alarm, life) = (starter.alarm(), Lifecycle::new());
+        let life = Lifecycle::new();
         tokio::spawn(starter.run(life.clone()));
-        Self { store, clock, alarm, life }
+        Self { store, clock, life }
     }
 
     /// Adds a schedule that is due each minute from [`T0`] on.
@@ -73,7 +71,6 @@ impl Town {
 
     fn set(&self, at_ms: Millis) {
         self.clock.0.lock().unwrap().0 = DateTime::from_timestamp_millis(at_ms).unwrap();
-        self.alarm.notify_one();
     }
 
     /// So much passes until the clock shows another time than it should.

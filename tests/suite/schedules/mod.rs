@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod clocks;
 mod runs;
+mod server;
 mod tools;
 
 use std::net::SocketAddr;

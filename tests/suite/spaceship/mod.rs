@@ -1,6 +1,7 @@
 //! `spaceship`, as R2's clients and as captures use it.
 
 mod ends;
+mod forward;
 mod receiver;
 mod requests;
 mod streams;

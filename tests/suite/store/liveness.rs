@@ -9,6 +9,7 @@ use async_data_processor::store::{
 use async_data_processor::task::{Beat, Outcome, TaskId, WorkerId};
 use tokio::sync::watch;
 
+use super::schedules::{self, recurring};
 use super::{
     Stores, T0, claim, claim_at, claim_one, end, failed, get, ids, result, settle, settlement,
     state, submit, submit_many, task,
@@ -267,4 +268,9 @@ pub(crate) async fn bells_ring_in_the_other_handle(Stores { one, two, keep: _kee
     };
     heard(&mut other.work, die).await;
     heard(&mut other.news, die).await;
+    let plan = async || _ = schedules::add(&one, recurring(T0)).await;
+    heard(&mut other.plans, plan).await;
+    heard(&mut own.plans, plan).await;
+    let known = schedules::add(&one, recurring(T0)).await;
+    heard(&mut other.plans, async || _ = one.cancel_schedule(known, T0).await.unwrap()).await;
 }

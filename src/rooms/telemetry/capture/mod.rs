@@ -17,13 +17,11 @@
 //! | [`account`] | what became of every datagram; pure |
 //! | [`socket`] | taking datagrams in |
 //! | [`ship`] | a spaceship's API: a stream that ends when nobody wants it any more |
-//! | [`road`] | how requests reach it |
 //! | [`outbox`] | lines on their way into storage |
 
 pub mod account;
 pub mod intake;
 pub mod outbox;
-pub mod road;
 pub mod ship;
 pub mod socket;
 pub mod work;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::{Method, StatusCode};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot, watch};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use super::road::Road;
+use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ship::ShipName;
 use crate::service::printable;
 
@@ -275,12 +276,18 @@ impl Spaceship {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), ShipError> {
-        let path = format!("/stream/{path}");
-        let asked = self.road.exchange(method, &path, body);
-        let asked = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
+        let unreachable = |error: String| ShipError::Unreachable(error);
+        let mut request = Request::builder().method(method).uri(format!("/stream/{path}"));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Bytes::from(body.map_or_else(String::new, Value::to_string));
+        let request = request.body(body).map_err(|error| unreachable(error.to_string()))?;
+        let asked = tokio::time::timeout(ANSWER_TIMEOUT, self.road.exchange(request)).await;
         let late = || format!("nothing for {} s", ANSWER_TIMEOUT.as_secs());
-        let answered = asked.map_err(|_| ShipError::Unreachable(late()))?;
-        answered.map_err(|error| ShipError::Unreachable(error.to_string()))
+        let answered = asked.map_err(|_| unreachable(late()))?;
+        let answered = answered.map_err(|error| unreachable(error.to_string()))?;
+        Ok((answered.status(), answered.into_body()))
     }
 }
 

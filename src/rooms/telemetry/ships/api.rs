@@ -17,7 +17,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::bucket::Bucket;
-use super::chart::{Chart, Plan};
+use super::chart::Chart;
 use super::table::{self, ShipRow};
 use crate::clock::Clock;
 use crate::rooms::telemetry::datagram;
@@ -172,13 +172,8 @@ fn shown(
         Ok(span) => span,
         Err(wrong) => return Ok(Some(Err(wrong))),
     };
-    let plan = Plan::new(from, to, asked.points, table::fine_from(&txn, tables, &name)?);
-    let table = if plan.of_minutes { tables.ship_minutes } else { tables.ship_seconds };
-    let mut chart = Chart::new(plan);
-    for found in table::buckets(&txn, table, &name, plan.rows())? {
-        let (at, bucket) = found?;
-        chart.add(at, bucket);
-    }
+    let chart = Chart::read(&txn, tables, &name, (from, to), asked.points)?;
+    let plan = chart.plan;
     Ok(Some(Ok(Shown {
         name,
         count: row.count,

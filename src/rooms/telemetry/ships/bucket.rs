@@ -6,15 +6,15 @@
 
 /// The readings of a span of time; at least one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Bucket {
+pub struct Bucket {
     /// How many.
-    pub(super) count: u64,
+    pub count: u64,
     /// The least.
-    pub(super) least: f64,
+    pub least: f64,
     /// The most.
-    pub(super) most: f64,
+    pub most: f64,
     /// Their sum.
-    pub(super) sum: f64,
+    pub sum: f64,
 }
 
 impl Bucket {
@@ -35,7 +35,7 @@ impl Bucket {
 
     /// What a reading is on average.
     #[must_use]
-    pub(super) fn average(&self) -> f64 {
+    pub fn average(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 the count may be off by one")]
         let count = self.count as f64;
         (self.sum / count).clamp(self.least, self.most)

@@ -2,28 +2,33 @@
 //!
 //! A part in which nothing was measured is a gap, and stays one.
 
+use heed::RoTxn;
+
 use super::bucket::Bucket;
+use super::table;
+use crate::rooms::telemetry::ship::ShipName;
+use crate::state::{StateError, Tables};
 
 /// Seconds of a minute.
 const MINUTE: i64 = 60;
 
 /// How a span of time is cut into parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plan {
+pub struct Plan {
     /// The second since 1970 with which the first part begins.
-    pub(super) first: i64,
+    pub first: i64,
     /// Seconds of a part.
-    pub(super) step: i64,
+    pub step: i64,
     /// How many parts.
-    pub(super) parts: usize,
+    pub parts: usize,
     /// Whether they are made of minutes; else of seconds.
-    pub(super) of_minutes: bool,
+    of_minutes: bool,
 }
 
 impl Plan {
     /// Cuts the seconds `from` to before `to`, of which there is at least one, into `points` parts
     /// at most; there are figures for single seconds from `fine_from` on.
-    pub(super) fn new(from: i64, to: i64, points: usize, fine_from: i64) -> Self {
+    fn new(from: i64, to: i64, points: usize, fine_from: i64) -> Self {
         let fine = Self::of_units(from, to, points, 1);
         if from >= fine_from && fine.step < MINUTE {
             return fine;
@@ -45,14 +50,15 @@ impl Plan {
     }
 
     /// The rows of that table that it is made of: from the first to before the last.
-    pub(super) fn rows(self) -> (i64, i64) {
+    fn rows(self) -> (i64, i64) {
         let parts = i64::try_from(self.parts).unwrap_or(i64::MAX);
         let (first, unit) = (self.first / self.unit(), self.unit());
         (first, first.saturating_add(parts.saturating_mul(self.step / unit)))
     }
 
     /// The second since 1970 with which a part begins.
-    pub(super) fn begin(self, part: usize) -> i64 {
+    #[must_use]
+    pub fn begin(self, part: usize) -> i64 {
         self.first.saturating_add(i64::try_from(part).unwrap_or(i64::MAX).saturating_mul(self.step))
     }
 }
@@ -64,18 +70,42 @@ const fn ceiling(whole: i64, part: i64) -> i64 {
 
 /// The parts of a chart, as they are filled.
 #[derive(Debug)]
-pub(super) struct Chart {
-    pub(super) plan: Plan,
-    pub(super) parts: Vec<Option<Bucket>>,
+pub struct Chart {
+    /// How the span is cut.
+    pub plan: Plan,
+    /// What was measured in each part; `None` is a gap.
+    pub parts: Vec<Option<Bucket>>,
 }
 
 impl Chart {
-    pub(super) fn new(plan: Plan) -> Self {
+    /// What was measured of a ship in the seconds since 1970 from the first to before the last, of
+    /// which there is at least one: in so many parts at most.
+    ///
+    /// # Errors
+    /// A read failed, or a row is damaged.
+    pub fn read(
+        txn: &RoTxn<'_>,
+        tables: Tables,
+        name: &ShipName,
+        (from, to): (i64, i64),
+        points: usize,
+    ) -> Result<Self, StateError> {
+        let plan = Plan::new(from, to, points, table::fine_from(txn, tables, name)?);
+        let table = if plan.of_minutes { tables.ship_minutes } else { tables.ship_seconds };
+        let mut chart = Self::new(plan);
+        for found in table::buckets(txn, table, name, plan.rows())? {
+            let (at, bucket) = found?;
+            chart.add(at, bucket);
+        }
+        Ok(chart)
+    }
+
+    fn new(plan: Plan) -> Self {
         Self { plan, parts: vec![None; plan.parts] }
     }
 
     /// Takes in a row of the table that the chart is made of.
-    pub(super) fn add(&mut self, at: i64, bucket: Bucket) {
+    fn add(&mut self, at: i64, bucket: Bucket) {
         let into = at * self.plan.unit() - self.plan.first;
         let part = usize::try_from(into.div_euclid(self.plan.step)).ok();
         let Some(part) = part.and_then(|part| self.parts.get_mut(part)) else { return };

@@ -1,26 +1,35 @@
-//! Reads what somebody else has published as telemetry: one stored line.
+//! Reads one stored line that no capture has made: published as telemetry by somebody else, or sent
+//! again in place of a dead letter.
+
+use std::num::NonZeroU16;
 
 use crate::broker::frame::LINES_BYTES_MAX;
-use crate::message::Lines;
+use crate::message::{Lines, ShardKey, Topic};
 use crate::rooms::telemetry::datagram;
 
-/// The line that `body` is.
+/// The line that `body` is; the queue has said which shard it is.
 ///
 /// # Errors
 /// It is none; why, in words for a person.
 pub fn read(body: &[u8]) -> Result<Lines, String> {
+    place(body, NonZeroU16::MIN).map(|(_, lines)| lines)
+}
+
+/// The shard of the line that `body` is, among `shards`, and the line.
+///
+/// # Errors
+/// As [`read`].
+pub fn place(body: &[u8], shards: NonZeroU16) -> Result<(ShardKey, Lines), String> {
     let line = body.trim_ascii();
     // With its end it must fit into a frame.
     if line.len() >= LINES_BYTES_MAX {
         return Err(format!("it has {} bytes, which no frame holds", line.len()));
     }
-    if datagram::read_line(line).is_none() {
-        let text = "it is no object on one line with a ship, a timestamp (RFC 3339) and a value";
-        return Err(text.to_owned());
-    }
+    let (ship, _) = datagram::read_line(line)
+        .ok_or("it is no object on one line with a ship, a timestamp (RFC 3339) and a value")?;
     let mut lines = Lines::default();
     lines.push(line);
-    Ok(lines)
+    Ok((ShardKey::new(Topic::Telemetry, ship.shard(shards)), lines))
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use super::{Address, trouble};
 use crate::batch::disk::Disk;
 use crate::batch::journal::BatchRow;
 use crate::batch::lines::{self, Opened};
-use crate::broker::ownership::FileLock;
 use crate::message::ShardKey;
 use crate::rooms::telemetry::ships::commits::{Commits, Next, Place};
+use crate::service::lock::FileLock;
 use crate::service::{Lifecycle, jittered};
 use crate::state::{State, StateError};
 

@@ -9,18 +9,18 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::Service;
 
-const ANSWER_BYTES_MAX: usize = 1 << 16;
+/// The list of as many streams as a spaceship may have.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// A way to a spaceship. Printing it shows no token.
 #[derive(Clone)]
@@ -54,36 +54,17 @@ trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 impl Road {
-    /// Asks, and has the answer: its status, and its body.
+    /// Asks for what is at a path, and has the answer. Within a process an error goes along as an
+    /// extension, as the room has made it.
     ///
     /// # Errors
-    /// There is no answer, or one of more than 64 KiB.
-    pub(super) async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> io::Result<(StatusCode, Bytes)> {
-        let mut request = Request::builder().method(method);
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let body = body.map_or_else(Vec::new, |body| body.to_string().into_bytes());
+    /// There is no answer, or one of more than 8 MiB.
+    pub async fn exchange(&self, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
         match self {
-            Self::Network(network) => {
-                let mut request = request
-                    .uri(format!("{}{path}", network.prefix))
-                    .header(HOST, &network.authority);
-                if let Some(token) = &network.token {
-                    request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-                }
-                let request = request.body(Full::new(Bytes::from(body)));
-                network.exchange(request.map_err(io::Error::other)?).await
-            }
+            Self::Network(network) => network.exchange(request).await,
             Self::Within(router) => {
-                let request = request.uri(path).body(Body::from(body)).map_err(io::Error::other)?;
                 // A router is always ready.
-                let Ok(answer) = router.clone().call(request).await;
+                let Ok(answer) = router.clone().call(request.map(Body::from)).await;
                 read(answer).await
             }
         }
@@ -123,7 +104,16 @@ impl Network {
     }
 
     /// Asks, on a connection of its own.
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> io::Result<(StatusCode, Bytes)> {
+    async fn exchange(&self, mut request: Request<Bytes>) -> io::Result<Response<Bytes>> {
+        let path = format!("{}{}", self.prefix, request.uri());
+        *request.uri_mut() = path.parse().map_err(io::Error::other)?;
+        let value = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
+        let headers = request.headers_mut();
+        headers.insert(HOST, value(&self.authority)?);
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, value(&format!("Bearer {token}"))?);
+        }
+        let request = request.map(Full::new);
         let wire = TokioIo::new(self.connect().await?);
         let handshake = hyper::client::conn::http1::handshake(wire).await;
         let (mut sender, connection) = handshake.map_err(io::Error::other)?;
@@ -141,14 +131,14 @@ impl Network {
     }
 }
 
-async fn read<B>(answer: Response<B>) -> io::Result<(StatusCode, Bytes)>
+async fn read<B>(answer: Response<B>) -> io::Result<Response<Bytes>>
 where
     B: hyper::body::Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    Ok((status, body.map_err(io::Error::other)?.to_bytes()))
+    let (parts, body) = answer.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    Ok(Response::from_parts(parts, body.map_err(io::Error::other)?.to_bytes()))
 }
 
 impl fmt::Display for Road {

@@ -1,0 +1,117 @@
+//! `/stream/` at a server, which hands it on to the spaceship: so that one address answers for all.
+//!
+//! Status and body are the spaceship's own, unless they would be taken for the server's: that it
+//! does not let the server in, or is somewhere else. Then, and where none answers, it is a 502 that
+//! says what to do.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State as Shared};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, VIA};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::{delete, get, post, put};
+use serde_json::{Value, json};
+
+use crate::rooms::telemetry::road::Road;
+use crate::web::{Auth, BodyReader, HttpError, Room, Scope, Shape, described, refuse_coded};
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a request that was handed on says of its way (RFC 9110, section 7.6.3).
+const ON_ITS_WAY: HeaderValue = HeaderValue::from_static("1.1 async-data-processor");
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Forward {
+    /// The way to the spaceship.
+    pub road: Road,
+    /// Reads bodies within their limits.
+    pub bodies: BodyReader,
+}
+
+/// The routes of the room, behind their scopes.
+#[must_use]
+pub fn room(forward: Forward, auth: &Auth) -> Room {
+    let (mut write, mut read) = (Router::new(), Router::new());
+    for slash in ["", "/"] {
+        let (all, one) = (format!("/stream{slash}"), format!("/stream/{{event_key}}{slash}"));
+        write = write.route(&all, post(hand_on)).route(&one, put(hand_on).merge(delete(hand_on)));
+        read = read.route(&all, get(hand_on)).route(&one, get(hand_on));
+    }
+    let shared = Arc::new(forward);
+    let (write, read) = (write.with_state(Arc::clone(&shared)), read.with_state(shared));
+    let router = auth.require(write, Scope::Write).merge(auth.require(read, Scope::Read));
+    Room { router, openapi: openapi(), shape: Shape::Detail }
+}
+
+async fn hand_on(
+    Shared(room): Shared<Arc<Forward>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let (parts, body) = request.into_parts();
+    refuse_coded(&parts.headers)?;
+    if parts.headers.get_all(VIA).iter().any(|way| way == ON_ITS_WAY) {
+        let text = "this server is no spaceship: start `spaceship`, and set SPACESHIP_URL to it";
+        return Err(bad_gateway(text.to_owned()));
+    }
+    let received = room.bodies.read(body).await?;
+    let request = Request::builder()
+        .method(parts.method)
+        .uri(parts.uri.path())
+        .header(VIA, ON_ITS_WAY)
+        .header(CONTENT_TYPE, "application/json")
+        .body(received.bytes.clone());
+    let request = request.map_err(|error| bad_gateway(error.to_string()))?;
+    let asked = tokio::time::timeout(ANSWER_TIMEOUT, room.road.exchange(request)).await;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
+    let answer = asked.map_err(late).flatten().map_err(|error| nobody(&room.road, &error))?;
+    passed_on(&room.road, answer)
+}
+
+/// The answer of the spaceship as that of the server.
+fn passed_on(road: &Road, answer: axum::http::Response<Bytes>) -> Result<Response, HttpError> {
+    let status = answer.status();
+    let advice = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "set SPACESHIP_TOKEN_FILE",
+        StatusCode::MISDIRECTED_REQUEST => "set SPACESHIP_URL to the address it listens on",
+        _ if status.is_redirection() => "set SPACESHIP_URL to where it is",
+        _ => {
+            let (mut parts, body) = answer.into_parts();
+            let of_it = std::mem::replace(&mut parts.headers, HeaderMap::new());
+            for name in [CONTENT_TYPE, RETRY_AFTER] {
+                parts.headers.extend(of_it.get(&name).map(|value| (name, value.clone())));
+            }
+            return Ok(Response::from_parts(parts, Body::from(body)));
+        }
+    };
+    Err(bad_gateway(format!("the spaceship at {road} answers {status}: {advice}")))
+}
+
+fn nobody(road: &Road, error: &io::Error) -> HttpError {
+    let text = format!("no spaceship answers at {road}: start `spaceship`, or set SPACESHIP_URL");
+    bad_gateway(text).internal_told(error)
+}
+
+fn bad_gateway(text: String) -> HttpError {
+    HttpError::new(StatusCode::BAD_GATEWAY, text)
+}
+
+/// The spaceship's own description, with what a server adds to it.
+fn openapi() -> Value {
+    let mut document = described(include_str!("openapi.json"));
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    for operation in paths.into_iter().flat_map(|paths| paths.values_mut()) {
+        for method in operation.as_object_mut().into_iter().flat_map(|path| path.values_mut()) {
+            if let Some(responses) = method.get_mut("responses").and_then(Value::as_object_mut) {
+                let error = json!({"$ref": "#/components/responses/StreamError"});
+                responses.insert("502".to_owned(), error);
+            }
+        }
+    }
+    document
+}
