@@ -26,6 +26,7 @@ mod http_limits;
 mod http_probes;
 mod idempotency;
 mod in_process;
+mod page;
 mod pipeline;
 mod pool;
 mod postgres;

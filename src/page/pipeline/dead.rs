@@ -2,11 +2,12 @@
 
 use askama::Template;
 
+use super::Shared;
 use super::shards::moment;
 use crate::batch::dead::{DeadRow, newest};
 use crate::page::format::{Count, Moment};
 use crate::page::view::{Focus, Fragment};
-use crate::service::printable;
+use crate::service::{held, printable};
 use crate::state::{State, StateError};
 
 pub(super) const DEAD: &str = "pipeline-dead";
@@ -23,6 +24,32 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(focus: &Focus) -> Self {
         Self { is_all: focus.get("dead") == Some("all"), before: focus.parsed("before") }
+    }
+}
+
+/// Messages that are dead and were not sent again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) messages: u64,
+    pub(super) telemetry: u64,
+}
+
+impl Shared {
+    /// Counted once for each look of the history: there may be many files.
+    pub(super) fn dead(&self) -> Sums {
+        let look = held(&self.history).count();
+        let mut counted = held(&self.dead);
+        if counted.0 != Some(look) {
+            let dead = newest(&self.parts.state, u64::MAX, usize::MAX, false).unwrap_or_default();
+            let of = |is_of_messages: bool| {
+                let is_of = |dead: &&DeadRow| {
+                    dead.key().is_none_or(|key| key.topic.is_messages()) == is_of_messages
+                };
+                dead.iter().filter(is_of).map(|dead| dead.row.range.count()).sum()
+            };
+            *counted = (Some(look), Sums { messages: of(true), telemetry: of(false) });
+        }
+        counted.1
     }
 }
 

@@ -68,6 +68,8 @@ struct Shared {
     parts: PipelineParts,
     history: Arc<Mutex<History>>,
     pictures: Mutex<Pictures>,
+    /// Dead letters, and by which look they were counted.
+    dead: Mutex<(Option<u64>, dead::Sums)>,
 }
 
 impl fmt::Debug for PipelineParts {
@@ -89,7 +91,14 @@ impl Pipeline {
     pub fn start(parts: PipelineParts) -> Self {
         let (clock, life) = (Arc::clone(&parts.clock), parts.life.clone());
         let history = history::watch(parts.state.clone(), clock, life);
-        Self { shared: Arc::new(Shared { parts, history, pictures: Mutex::default() }) }
+        Self {
+            shared: Arc::new(Shared {
+                parts,
+                history,
+                pictures: Mutex::default(),
+                dead: Mutex::default(),
+            }),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ const SHARDS: &str = "pipeline-shards";
 pub(super) fn per_second(rate: Option<f64>) -> String {
     match rate {
         None => "–".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(rate) if rate < 9.95 => format!("{rate:.1}"),
         Some(rate) => Count(whole(rate)).to_string(),
     }
@@ -43,6 +44,8 @@ struct Figures {
     out_of: String,
     waiting: Count,
     oldest: Option<Moment>,
+    /// Dead letters that were not sent again.
+    dead: Count,
     accepted: Count,
 }
 
@@ -101,6 +104,7 @@ impl Shared {
         queues: Option<&[Queue]>,
         problems: Vec<String>,
     ) -> Fragment {
+        let dead = self.dead();
         let history = held(&self.history);
         let figures = |topic: Topic| {
             let rates = history.latest(&of(topic));
@@ -110,6 +114,7 @@ impl Shared {
                 into: per_second(rates.map(|rates| rates.into)),
                 out_of: per_second(rates.map(|rates| rates.out_of)),
                 waiting: Count(sum(views, topic, |view| view.waiting)),
+                dead: Count(if topic.is_messages() { dead.messages } else { dead.telemetry }),
                 oldest: of_topic.filter_map(|view| view.oldest_ms).min().map(moment),
                 accepted: Count(sum(views, topic, |view| view.end.offset)),
             }
