@@ -22,6 +22,7 @@
 //! | [`chart`] | charts over time, drawn as SVG |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
+//! | [`docs`] | the API for people |
 //! | [`pipeline`] | messages from coming in to their files, and those that no worker could do |
 //! | [`health`] | what runs where, what it stands on, and what is wrong |
 //! | [`schedules`] | when what starts, and what came of it |
@@ -33,6 +34,7 @@
 pub mod board;
 pub mod calculations;
 pub mod chart;
+pub mod docs;
 pub mod format;
 pub mod health;
 pub mod live;

@@ -10,6 +10,7 @@ mod adoption;
 mod bad_input;
 mod bad_input_fuzz;
 mod bench;
+mod browser;
 mod calculations;
 mod captures;
 mod claims;
