@@ -25,6 +25,7 @@ mod http_limits;
 mod http_probes;
 mod idempotency;
 mod in_process;
+mod page_pipeline;
 mod pipeline;
 mod pool;
 mod postgres;
