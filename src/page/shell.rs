@@ -14,6 +14,8 @@ use axum::routing::{MethodRouter, get};
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
+use super::docs::Docs;
+
 /// What the document says of this server.
 #[derive(Debug, Clone, Copy, Template)]
 #[template(path = "shell.html", config = "src/page/askama.toml")]
@@ -30,8 +32,10 @@ pub struct Shell {
 const STYLE: &str = concat!(
     include_str!("assets/page.css"),
     include_str!("assets/chart.css"),
+    include_str!("assets/form.css"),
     include_str!("calculations/calculations.css"),
     include_str!("pipeline/pipeline.css"),
+    include_str!("schedules/schedules.css"),
 );
 
 /// The parts of the script, each a module of its own, and the icon.
@@ -42,8 +46,13 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("/page/live.js", SCRIPT, include_str!("assets/live.js")),
     ("/page/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/page/time.js", SCRIPT, include_str!("assets/time.js")),
+    ("/page/form.js", SCRIPT, include_str!("assets/form.js")),
     ("/page/calculations.js", SCRIPT, include_str!("calculations/calculations.js")),
     ("/page/pipeline.js", SCRIPT, include_str!("pipeline/pipeline.js")),
+    ("/page/schedules.js", SCRIPT, include_str!("schedules/schedules.js")),
+    ("/page/ships.js", SCRIPT, include_str!("ships/ships.js")),
+    ("/page/docs.css", "text/css; charset=utf-8", include_str!("docs/docs.css")),
+    ("/page/docs.js", SCRIPT, include_str!("docs/docs.js")),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -51,12 +60,18 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// The routes of what never changes.
 pub(super) fn routes(shell: &Shell) -> Router {
-    let document = shell.render().unwrap_or_else(|error: askama::Error| error.to_string());
-    let router = Router::new().route("/", Asset::new(HTML, Bytes::from(document)).served());
+    let router = Router::new()
+        .route("/", document(shell).served())
+        .route("/docs", document(&Docs { is_locked: shell.is_locked }).served());
     ASSETS.iter().fold(router, |router, (path, media_type, text)| {
         let asset = Asset::new(media_type, Bytes::from_static(text.as_bytes()));
         router.route(path, asset.served())
     })
+}
+
+fn document(template: &impl Template) -> Asset {
+    let text = template.render().unwrap_or_else(|error: askama::Error| error.to_string());
+    Asset::new(HTML, Bytes::from(text))
 }
 
 /// One of them.

@@ -222,7 +222,8 @@ async fn encode(
 /// The description of `/metrics`.
 pub(super) fn fragment() -> Value {
     json!({ "paths": { "/metrics": { "get": {
-        "summary": "Metrics for Prometheus (scope read where tokens are set)",
+        "summary": "Metrics for Prometheus",
+        "security": [{ "bearer": [] }],
         "responses": { "200": { "description": "OpenMetrics text",
             "content": { "application/openmetrics-text": {} } } },
     } } } })

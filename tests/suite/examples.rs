@@ -6,6 +6,7 @@ mod factorial;
 mod fake_server;
 mod files;
 mod hosts;
+mod page;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
@@ -90,6 +91,7 @@ fn every_example_is_run_by_a_test_and_says_how_to_run_it() {
         include_str!("examples/factorial.rs"),
         include_str!("examples/files.rs"),
         include_str!("examples/hosts.rs"),
+        include_str!("examples/page.rs"),
         include_str!("examples/telemetry.rs"),
     ]
     .concat();

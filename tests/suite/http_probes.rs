@@ -60,7 +60,7 @@ fn every_answer_carries_the_security_headers() {
 }
 
 /// Every route of `server`.
-const ROUTES: [&str; 39] = [
+const ROUTES: [&str; 40] = [
     "DELETE /factorial/{id}",
     "DELETE /scheduler/{id}",
     "DELETE /stream/{event_key}",
@@ -68,6 +68,7 @@ const ROUTES: [&str; 39] = [
     "GET /",
     "GET /dead",
     "GET /dead/{number}",
+    "GET /docs",
     "GET /factorial",
     "GET /factorial/{id}",
     "GET /health",

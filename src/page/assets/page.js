@@ -5,6 +5,8 @@ import { connect, disconnect, look, whenState } from "./live.js";
 import { writeTimes } from "./time.js";
 import { actions as calculations } from "./calculations.js";
 import { actions as pipeline } from "./pipeline.js";
+import { actions as schedules } from "./schedules.js";
+import { actions as ships } from "./ships.js";
 
 const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
@@ -30,6 +32,8 @@ addEventListener("hashchange", show);
 const actions = {
   ...calculations,
   ...pipeline,
+  ...schedules,
+  ...ships,
   login,
   "close-dialog": (button) => button.closest("dialog").close(),
 };
@@ -95,6 +99,8 @@ for (const form of document.querySelectorAll("main form[data-action]")) {
 // Who is logged in, and what they may do.
 
 let session = { name: "", may_write: true };
+/** Whether the token that is there does. */
+let isIn = !isLocked;
 
 function mayWrite() {
   document.body.toggleAttribute("data-reads-only", !session.may_write);
@@ -109,6 +115,7 @@ document.addEventListener("shown", mayWrite);
 async function enter() {
   if (isLocked) {
     session = await ask("GET", "/page/session");
+    isIn = true;
     element("who").textContent = session.may_write ? session.name : `${session.name} (reads only)`;
     element("who").hidden = element("logout").hidden = false;
     for (const button of document.querySelectorAll("[data-writes]")) {
@@ -133,6 +140,7 @@ async function login(form) {
 }
 
 whenLocked((said) => {
+  isIn = false;
   disconnect();
   const dialog = element("login");
   if (!dialog.open) {
@@ -140,8 +148,12 @@ whenLocked((said) => {
     dialog.showModal();
   }
 });
-// Without a token there is nothing behind the dialog.
+// Without a token there is nothing behind the dialog. A browser closes it all the same at the
+// second Escape.
 element("login").addEventListener("cancel", (event) => event.preventDefault());
+element("login").addEventListener("close", () => {
+  if (!isIn) element("login").showModal();
+});
 element("logout").addEventListener("click", () => {
   token.clear();
   location.reload();

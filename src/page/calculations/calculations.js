@@ -9,6 +9,9 @@ const SHOWN_MAX = 2_000_000;
 
 let whole = null;
 
+/** A number as the server writes it: in groups of three digits. */
+const grouped = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+
 /** R4's three messages, and the server's limit. */
 function wrong(text, most) {
   if (text === "") return "Required";
@@ -51,9 +54,9 @@ async function open(button) {
       paragraph.textContent = shown.slice(at, at + PARAGRAPH);
       text.append(paragraph);
     }
-    const count = digits.length.toLocaleString();
+    const count = grouped(digits.length);
     note.textContent = shown.length < digits.length
-      ? `${count} digits, of which the first ${shown.length.toLocaleString()} are shown. Download has all.`
+      ? `${count} digits, of which the first ${grouped(shown.length)} are shown. Download has all.`
       : `${count} digits`;
   } catch (error) {
     note.textContent = error.message;
@@ -65,7 +68,7 @@ async function copy() {
   const note = document.getElementById("digits-note");
   try {
     await navigator.clipboard.writeText(whole.digits);
-    note.textContent = `${whole.digits.length.toLocaleString()} digits copied`;
+    note.textContent = `${grouped(whole.digits.length)} digits copied`;
   } catch {
     note.textContent = "This browser does not let the page copy: use Download.";
   }
