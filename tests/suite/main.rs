@@ -17,6 +17,7 @@ mod command_line;
 mod commit_faults;
 mod conformance;
 mod examples;
+mod fragments;
 mod handlers;
 mod harness;
 mod http_access;

@@ -43,7 +43,7 @@ const SPANS: [(&str, &str, Millis); 3] =
     [("10m", "10 minutes", 600_000), SPAN_USUAL, ("24h", "24 hours", 86_400_000)];
 const SPAN_USUAL: (&str, &str, Millis) = ("1h", "1 hour", 3_600_000);
 /// Steps of a span.
-const STEPS: Millis = 120;
+const STEPS: Millis = 600;
 
 #[derive(Template)]
 #[template(path = "schedules/timeline.html", config = "src/page/askama.toml")]
@@ -296,7 +296,7 @@ mod tests {
     fn the_picture_is_the_same_until_the_next_step() {
         let one = Window::around(10 * HOUR_MS, HOUR_MS);
         assert_eq!((one.from_ms, one.to_ms), (10 * HOUR_MS - 1_200_000, 10 * HOUR_MS + 2_400_000));
-        let other = Window::around(10 * HOUR_MS + 29_999, HOUR_MS);
+        let other = Window::around(10 * HOUR_MS + 5_999, HOUR_MS);
         assert_eq!((other.from_ms, other.now_ms), (one.from_ms, one.now_ms));
         assert!((one.share(one.now_ms) - 33.333).abs() < 0.01);
         assert_eq!((one.share(0), one.share(Millis::MAX / 4)), (0.0, 100.0));
