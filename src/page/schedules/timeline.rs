@@ -11,7 +11,6 @@ use super::Schedules;
 use super::row::{mark, what};
 use crate::page::chart::{clock_text, iso_text, time_ticks};
 use crate::page::view::{Focus, Fragment};
-use crate::rooms::schedules::api;
 use crate::rooms::schedules::outline::Outline;
 use crate::store::schedules::{Occurrence, Run, Schedule, ScheduleFilter, ScheduleState};
 use crate::store::{Millis, StoreError};
@@ -193,12 +192,13 @@ impl Schedules {
         &self,
         window: Window,
     ) -> Result<(BTreeMap<String, Vec<Start>>, bool), StoreError> {
-        let page = async |states: &[ScheduleState], schedules_max| {
+        // One look of the store at each, however many there are: this is drawn again and again.
+        let look = |states: &[ScheduleState], schedules_max| {
             let states = states.to_vec();
             let filter = ScheduleFilter { label: None, states, before: None, schedules_max };
-            api::page(self.store.as_ref(), self.clock.as_ref(), filter).await
+            self.store.schedules(filter)
         };
-        let (open, ended) = tokio::try_join!(page(&OPEN, OPEN_MAX), page(&ENDED, ENDED_MAX))?;
+        let (open, ended) = tokio::try_join!(look(&OPEN, OPEN_MAX), look(&ENDED, ENDED_MAX))?;
         let is_cut = open.next.is_some() || ended.next.is_some();
         let (mut lanes, mut pasts): (BTreeMap<String, Vec<Start>>, _) = (BTreeMap::new(), 0);
         for schedule in open.schedules.iter().chain(&ended.schedules) {
