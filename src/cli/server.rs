@@ -208,7 +208,9 @@ impl Readiness for Health {
         problems.extend(broker.into_iter().chain(self.tasks.problems()));
         // That it cannot be read is told already.
         problems.extend(trouble::look(&self.state).ok().flatten());
-        problems.dedup();
+        // Messages and tasks go over one broker.
+        let mut told = BTreeSet::new();
+        problems.retain(|problem| told.insert(problem.clone()));
         problems
     }
 }
