@@ -65,7 +65,8 @@
 //! [`consumer`] drives both. What [`rooms::telemetry`] captures goes the same way, under a topic of
 //! its own. Of tasks, [`task`] says what travels, [`rooms::tasks`], [`rooms::calculations`] and
 //! [`rooms::schedules`] let them in, [`store`] keeps them, and [`tasks`] runs them. [`page`] shows
-//! all of it in a browser. [`cli`] puts the parts together; [`service`] and [`clock`] are what all of them stand on.
+//! all of it in a browser. [`cli`] puts the parts together; [`service`] and [`clock`] are what all
+//! of them stand on.
 //!
 //! # Invariants
 //!

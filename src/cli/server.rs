@@ -35,7 +35,7 @@ use crate::rooms::telemetry::spaceship::forward::{self, Forward};
 use crate::rooms::watch::{PipelineMetrics, Watch};
 use crate::service::Lifecycle;
 use crate::state::State;
-use crate::web::{BodyReader, BodySettings, Budget, HttpMetrics, Readiness, Seats};
+use crate::web::{Auth, BodyReader, BodySettings, Budget, HttpMetrics, Readiness, Room, Seats};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -91,31 +91,25 @@ pub(super) async fn serve_all(
     let parts = TaskParts { process: &process, settings, store, seats: seats.clone() };
     let tasks = TaskRooms::start(&parts, address_of_broker, &mut registry)?;
     let keys = http.key_retention(&common.keys);
-    let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
-    let ships = Ships { state: state.clone(), clock };
     let shown_broker = broker.as_ref().map(|broker| broker.address.to_string());
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
-    let letters = dead_letters(&process, common, &budget)?;
-    let health =
-        Health { watch: Arc::clone(&watch), rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let health = Health {
+        watch: Arc::clone(&watch),
+        rabbit: rabbit.clone(),
+        tasks: tasks.health(),
+        state: process.state.clone(),
+    };
     let remote = rabbit.clone().zip(shown_broker).map(|(rabbit, address)| RemoteBroker {
         address,
         readiness: Arc::new(BrokerHealth(rabbit)),
     });
     let health = Arc::new(health);
-    let api = Api {
-        publisher,
-        bodies: BodyReader::new(BodySettings::default(), Arc::clone(&budget)),
-        state: process.state.clone(),
-        shards: common.shards.count(),
-    };
-    let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
     let changed = watch::Sender::new(0);
     let streams_changed = changed.subscribe();
+    let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
     let forward = Forward { road: road.clone(), bodies, changed };
-    let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
+    let mut rooms = message_rooms(&process, common, publisher, &budget, &front.auth)?;
     rooms.push(forward::room(forward, &front.auth));
-    rooms.push(dead::room(letters, &front.auth));
     rooms.extend(tasks.rooms(&budget, &front.auth));
     let parts = PageParts {
         process: &process,
@@ -139,6 +133,25 @@ pub(super) async fn serve_all(
     }
     tasks.end().await;
     Ok(())
+}
+
+/// The rooms of messages and of what has become of them and of telemetry.
+fn message_rooms(
+    process: &Process,
+    common: &CommonSettings,
+    publisher: Arc<dyn Publish>,
+    budget: &Arc<Budget>,
+    auth: &Auth,
+) -> Result<Vec<Room>, Failure> {
+    let api = Api {
+        publisher,
+        bodies: BodyReader::new(BodySettings::default(), Arc::clone(budget)),
+        state: process.state.clone(),
+        shards: common.shards.count(),
+    };
+    let ships = Ships { state: process.state.clone(), clock: Arc::clone(&process.clock) };
+    let letters = dead_letters(process, common, budget)?;
+    Ok(vec![api::room(api, auth), dead::room(letters, auth), ships::api::room(ships, auth)])
 }
 
 /// What the room of the dead letters works on.
@@ -208,7 +221,9 @@ impl Readiness for Health {
         problems.extend(broker.into_iter().chain(self.tasks.problems()));
         // That it cannot be read is told already.
         problems.extend(trouble::look(&self.state).ok().flatten());
-        problems.dedup();
+        // Messages and tasks go over one broker.
+        let mut told = BTreeSet::new();
+        problems.retain(|problem| told.insert(problem.clone()));
         problems
     }
 }

@@ -37,6 +37,7 @@ const STYLE: &str = concat!(
     include_str!("pipeline/pipeline.css"),
     include_str!("schedules/schedules.css"),
     include_str!("ships/ships.css"),
+    include_str!("health/health.css"),
 );
 
 /// The parts of the script, each a module of its own, and the icon.
