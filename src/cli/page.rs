@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::exit::{Exit, Failure, OrExit};
 use super::process::Process;
 use super::settings::TaskServerSettings;
@@ -10,13 +12,19 @@ use crate::broker::rabbitmq::QueueView;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::page::board::Board;
 use crate::page::calculations::Calculations;
+use crate::page::health::{Beyond, Health, RemoteBroker};
 use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
+use crate::page::schedules::Schedules;
 use crate::page::shell::Shell;
+use crate::page::ships::{Ships, Streams};
 use crate::page::view::View;
 use crate::page::{self, Page};
 use crate::rooms::calculations::order;
+use crate::rooms::telemetry::order as capture_order;
+use crate::rooms::telemetry::road::Road;
 use crate::rooms::watch::Watch;
-use crate::web::{Auth, Room, Seats};
+use crate::task::Name;
+use crate::web::{Auth, Readiness, Room, Seats};
 
 /// What the views read.
 pub(super) struct PageParts<'a> {
@@ -26,15 +34,41 @@ pub(super) struct PageParts<'a> {
     pub(super) seats: &'a Seats,
     pub(super) watch: &'a Arc<Watch>,
     pub(super) rabbit: Option<&'a RabbitPublisher>,
+    /// What `/readyz` asks.
+    pub(super) readiness: Arc<dyn Readiness>,
+    pub(super) broker: Option<RemoteBroker>,
+    /// The way to the spaceship.
+    pub(super) road: &'a Road,
+    /// Rung when a stream was begun or stopped by way of this server.
+    pub(super) streams_changed: watch::Receiver<u64>,
 }
 
 /// The room that serves the page.
 pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
-    let PageParts { process, tasks, store, seats, watch, rabbit } = parts;
+    let PageParts { process, tasks, store, seats, watch, rabbit, readiness, broker, .. } = parts;
+    let (road, streams_changed) = (parts.road, parts.streams_changed);
     let calculations = Calculations {
         store: Arc::clone(&store.store),
         kind: order::KIND.parse().or_exit(Exit::Software)?,
         output_length_max: tasks.max_length,
+    };
+    let health = Health {
+        state: process.state.clone(),
+        store: Arc::clone(&store.store),
+        is_remote: store.is_remote,
+        readiness,
+        broker,
+        beyond: Beyond::new(road.clone()),
+    };
+    let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
+    let schedules =
+        Schedules { store: Arc::clone(&store.store), clock: Arc::clone(&process.clock) };
+    let ships = Ships {
+        state: process.state.clone(),
+        store: Arc::clone(&store.store),
+        clock: Arc::clone(&process.clock),
+        capture,
+        streams: Streams::new(road.clone(), streams_changed),
     };
     let (state, life) = (process.state.clone(), process.life.clone());
     let pipeline = Pipeline::start(PipelineParts {
@@ -44,7 +78,13 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         life: life.clone(),
         queues: rabbit.cloned().map(queues),
     });
-    let views: Vec<Arc<dyn View>> = vec![Arc::new(calculations), Arc::new(pipeline)];
+    let views: Vec<Arc<dyn View>> = vec![
+        Arc::new(calculations),
+        Arc::new(pipeline),
+        Arc::new(schedules),
+        Arc::new(ships),
+        Arc::new(health),
+    ];
     let page = Page {
         shell: Shell {
             version: env!("CARGO_PKG_VERSION"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
@@ -23,6 +24,7 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::idempotency::KeyRetention;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::broker::wake::Waker;
+use crate::page::health::RemoteBroker;
 use crate::rooms::messages::api::{self, Api};
 use crate::rooms::messages::dead::{self, DeadLetters};
 use crate::rooms::telemetry::road::Road;
@@ -91,10 +93,15 @@ pub(super) async fn serve_all(
     let keys = http.key_retention(&common.keys);
     let (state, clock) = (process.state.clone(), Arc::clone(&process.clock));
     let ships = Ships { state: state.clone(), clock };
+    let shown_broker = broker.as_ref().map(|broker| broker.address.to_string());
     let (publisher, rabbit) = publisher(&process, keys, broker, &mut registry)?;
     let letters = dead_letters(&process, common, &budget)?;
     let health =
         Health { watch: Arc::clone(&watch), rabbit: rabbit.clone(), tasks: tasks.health(), state };
+    let remote = rabbit.clone().zip(shown_broker).map(|(rabbit, address)| RemoteBroker {
+        address,
+        readiness: Arc::new(BrokerHealth(rabbit)),
+    });
     let health = Arc::new(health);
     let api = Api {
         publisher,
@@ -103,7 +110,9 @@ pub(super) async fn serve_all(
         shards: common.shards.count(),
     };
     let bodies = BodyReader::new(BodySettings::default(), Arc::clone(&budget));
-    let forward = Forward { road: road.clone(), bodies };
+    let changed = watch::Sender::new(0);
+    let streams_changed = changed.subscribe();
+    let forward = Forward { road: road.clone(), bodies, changed };
     let mut rooms = vec![api::room(api, &front.auth), ships::api::room(ships, &front.auth)];
     rooms.push(forward::room(forward, &front.auth));
     rooms.push(dead::room(letters, &front.auth));
@@ -115,6 +124,10 @@ pub(super) async fn serve_all(
         seats: &seats,
         watch: &watch,
         rabbit: rabbit.as_ref(),
+        readiness: Arc::clone(&health) as _,
+        broker: remote,
+        road,
+        streams_changed,
     };
     rooms.push(page::room(parts, &front.auth)?);
     tokio::spawn(warn_of_problems(Arc::clone(&health), process.life.clone()));
@@ -197,6 +210,15 @@ impl Readiness for Health {
         problems.extend(trouble::look(&self.state).ok().flatten());
         problems.dedup();
         problems
+    }
+}
+
+/// What stands in the way of messages at the broker.
+struct BrokerHealth(RabbitPublisher);
+
+impl Readiness for BrokerHealth {
+    fn problems(&self) -> Vec<String> {
+        self.0.problems()
     }
 }
 

@@ -121,7 +121,7 @@ impl Board {
                 let drawing = Drawing {
                     text: text.to_owned(),
                     focus: Focus::read(focus),
-                    pulse: Pulse::new(self, view.sources()),
+                    pulse: Pulse::new(self, view.as_ref()),
                     board: Arc::clone(self),
                     view,
                     sender,
@@ -204,12 +204,14 @@ struct Pulse {
     state: State,
     change: usize,
     bells: Bells,
+    /// That of the view itself.
+    bell: Option<watch::Receiver<u64>>,
 }
 
 impl Pulse {
-    fn new(board: &Board, sources: Sources) -> Self {
+    fn new(board: &Board, view: &dyn View) -> Self {
         let (state, bells) = (board.state.clone(), board.store.bells());
-        Self { sources, state, change: 0, bells }
+        Self { sources: view.sources(), state, change: 0, bells, bell: view.bell() }
     }
 
     /// What happens from now on is news.
@@ -217,11 +219,13 @@ impl Pulse {
         self.change = self.state.last_change();
         self.bells.work.mark_unchanged();
         self.bells.news.mark_unchanged();
+        self.bells.plans.mark_unchanged();
+        self.bell.as_mut().map(watch::Receiver::mark_unchanged);
     }
 
     /// Waits for the next.
     async fn beat(&mut self) {
-        let Self { sources, state, change, bells } = self;
+        let Self { sources, state, change, bells, bell } = self;
         let of_state = async {
             while state.last_change() == *change {
                 sleep(STATE_LOOKED_EVERY).await;
@@ -231,7 +235,17 @@ impl Pulse {
             tokio::select! {
                 rung = bells.work.changed() => if rung.is_err() { sleep(POLL).await },
                 rung = bells.news.changed() => if rung.is_err() { sleep(POLL).await },
+                rung = bells.plans.changed() => if rung.is_err() { sleep(POLL).await },
                 () = sleep(POLL) => {}
+            }
+        };
+        let of_view = async {
+            let rung = match bell {
+                Some(bell) => bell.changed().await.is_ok(),
+                None => false,
+            };
+            if !rung {
+                std::future::pending::<()>().await;
             }
         };
         let every = sources.every;
@@ -239,8 +253,8 @@ impl Pulse {
         tokio::select! {
             () = of_state, if sources.state => {}
             () = of_store, if sources.store => {}
+            () = of_view => {}
             () = of_time, if every.is_some() => {}
-            else => std::future::pending().await,
         }
     }
 }

@@ -24,6 +24,9 @@
 //! | [`calculations`] | factorials |
 //! | [`docs`] | the API for people |
 //! | [`pipeline`] | messages from coming in to their files, and those that no worker could do |
+//! | [`health`] | what runs where, what it stands on, and what is wrong |
+//! | [`schedules`] | when what starts, and what came of it |
+//! | [`ships`] | telemetry: voltage, captures, streams |
 //!
 //! Nothing in a fragment depends on the time at which it was drawn: the script turns
 //! `<time datetime="…">` into the reader's zone, and into an age where it says `data-age`.
@@ -33,9 +36,12 @@ pub mod calculations;
 pub mod chart;
 pub mod docs;
 pub mod format;
+pub mod health;
 pub mod live;
 pub mod pipeline;
+pub mod schedules;
 pub mod shell;
+pub mod ships;
 pub mod view;
 
 use std::sync::Arc;

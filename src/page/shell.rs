@@ -32,8 +32,10 @@ pub struct Shell {
 const STYLE: &str = concat!(
     include_str!("assets/page.css"),
     include_str!("assets/chart.css"),
+    include_str!("assets/form.css"),
     include_str!("calculations/calculations.css"),
     include_str!("pipeline/pipeline.css"),
+    include_str!("schedules/schedules.css"),
 );
 
 /// The parts of the script, each a module of its own, and the icon.
@@ -44,8 +46,11 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("/page/live.js", SCRIPT, include_str!("assets/live.js")),
     ("/page/api.js", SCRIPT, include_str!("assets/api.js")),
     ("/page/time.js", SCRIPT, include_str!("assets/time.js")),
+    ("/page/form.js", SCRIPT, include_str!("assets/form.js")),
     ("/page/calculations.js", SCRIPT, include_str!("calculations/calculations.js")),
     ("/page/pipeline.js", SCRIPT, include_str!("pipeline/pipeline.js")),
+    ("/page/schedules.js", SCRIPT, include_str!("schedules/schedules.js")),
+    ("/page/ships.js", SCRIPT, include_str!("ships/ships.js")),
     ("/page/docs.css", "text/css; charset=utf-8", include_str!("docs/docs.css")),
     ("/page/docs.js", SCRIPT, include_str!("docs/docs.js")),
 ];

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use percent_encoding::percent_decode_str;
+use tokio::sync::watch;
 
 /// The content of one element of the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +55,11 @@ pub trait View: Send + Sync + 'static {
 
     /// What it has to be drawn again for.
     fn sources(&self) -> Sources;
+
+    /// Rung when something has changed that only the view knows of.
+    fn bell(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 
     /// Draws what stands now: always the same fragments, also where one cannot be read.
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>>;

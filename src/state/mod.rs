@@ -59,7 +59,7 @@ pub use committer::Job;
 pub use durable::create_durable;
 pub use error::StateError;
 pub use guard::{FileSystem, GuardError, file_system, holds_state};
-pub use space::{disk_bytes, low_water_bytes};
+pub use space::{DiskRoom, disk_bytes, low_water_bytes};
 use tables::FORMAT;
 pub use tables::{Table, Tables};
 
@@ -275,6 +275,14 @@ impl State {
     /// A read failed.
     pub fn used_bytes(&self) -> Result<(u64, u64), StateError> {
         self.inner.core.space.used(&self.inner.core.env)
+    }
+
+    /// How full its disk is.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn disk_room(&self) -> Result<DiskRoom, StateError> {
+        self.inner.core.space.disk()
     }
 
     /// Commits synced by this process since it started.

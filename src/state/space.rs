@@ -97,10 +97,15 @@ impl Space {
         if used + self.reserve_bytes() > most { Err(StateError::MapFull) } else { Ok(()) }
     }
 
-    fn check_disk(&self) -> Result<(), StateError> {
-        let (free, total) = disk_bytes(&self.dir)
+    pub(super) fn disk(&self) -> Result<DiskRoom, StateError> {
+        let (free_bytes, total_bytes) = disk_bytes(&self.dir)
             .map_err(|error| StateError::Lmdb(format!("{}: {error}", self.dir.display())))?;
-        let low_water = low_water_bytes(self.low_water_bytes, total);
+        let low_water_bytes = low_water_bytes(self.low_water_bytes, total_bytes);
+        Ok(DiskRoom { free_bytes, total_bytes, low_water_bytes })
+    }
+
+    fn check_disk(&self) -> Result<(), StateError> {
+        let DiskRoom { free_bytes: free, low_water_bytes: low_water, .. } = self.disk()?;
         if free < low_water {
             let dir = self.dir.display();
             return Err(StateError::NoSpace(format!(
@@ -109,6 +114,17 @@ impl Space {
         }
         Ok(())
     }
+}
+
+/// The disk of the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Free bytes below which publishing stops.
+    pub low_water_bytes: u64,
 }
 
 /// Bytes free and in all of the file system of `path`, which is there.

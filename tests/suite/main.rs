@@ -27,6 +27,7 @@ mod http_probes;
 mod idempotency;
 mod in_process;
 mod page;
+mod page_health;
 mod pipeline;
 mod pool;
 mod postgres;

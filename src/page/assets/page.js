@@ -5,6 +5,8 @@ import { connect, disconnect, look, whenState } from "./live.js";
 import { writeTimes } from "./time.js";
 import { actions as calculations } from "./calculations.js";
 import { actions as pipeline } from "./pipeline.js";
+import { actions as schedules } from "./schedules.js";
+import { actions as ships } from "./ships.js";
 
 const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
@@ -30,6 +32,8 @@ addEventListener("hashchange", show);
 const actions = {
   ...calculations,
   ...pipeline,
+  ...schedules,
+  ...ships,
   login,
   "close-dialog": (button) => button.closest("dialog").close(),
 };

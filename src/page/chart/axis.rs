@@ -96,7 +96,7 @@ fn number(value: f64, decimals: usize) -> String {
 }
 
 /// The round times between two times, in milliseconds since 1970.
-pub(super) fn time_ticks(from_ms: u64, to_ms: u64) -> Vec<u64> {
+pub(in crate::page) fn time_ticks(from_ms: u64, to_ms: u64) -> Vec<u64> {
     let least_s = (to_ms - from_ms).div_ceil(TIMES_MAX * 1000);
     let step_s = STEPS_S.into_iter().find(|step_s| *step_s >= least_s);
     let step_ms = step_s.unwrap_or_else(|| least_s.next_multiple_of(DAY_S)) * 1000;
@@ -109,7 +109,7 @@ fn time(at_ms: u64) -> Option<DateTime<Utc>> {
 }
 
 /// The time of day in UTC, such as `07:30:00`.
-pub(super) fn clock_text(at_ms: u64) -> String {
+pub(in crate::page) fn clock_text(at_ms: u64) -> String {
     time(at_ms).map_or_else(String::new, |time| time.format("%H:%M:%S").to_string())
 }
 

@@ -18,7 +18,8 @@ mod trace;
 
 use std::fmt::{self, Write};
 
-use self::axis::{Axis, clock_text, time_ticks};
+use self::axis::Axis;
+pub(super) use self::axis::{clock_text, time_ticks};
 use self::trace::{Field, Trace, band, line};
 use super::format::Moment;
 

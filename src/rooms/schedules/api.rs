@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::store::schedules::{
     Schedule, ScheduleFilter, ScheduleId, SchedulePage, ScheduleState, Start,
 };
-use crate::store::{Millis, Store, Submitted};
+use crate::store::{Millis, Store, StoreError, Submitted};
 use crate::task::Name;
 use crate::web::{
     Auth, BodyReader, HttpError, Principal, Query, Room, Scope, Shape, described, idempotency_key,
@@ -81,23 +81,30 @@ impl Scheduler {
     async fn schedule(&self, id: ScheduleId) -> Result<Schedule, HttpError> {
         self.store.schedule(id).await?.ok_or_else(unknown)
     }
+}
 
-    /// A page that is full, or the last; where few of many pass, what was found until it took long.
-    async fn page(&self, filter: ScheduleFilter) -> Result<SchedulePage, HttpError> {
-        let (began, wanted) = (self.clock.monotonic(), filter.schedules_max);
-        let mut page = self.store.schedules(filter.clone()).await?;
-        while page.next.is_some() && page.schedules.len() < wanted {
-            if self.clock.monotonic().saturating_duration_since(began) > LOOK_MAX {
-                break;
-            }
-            let schedules_max = wanted - page.schedules.len();
-            let rest = ScheduleFilter { before: page.next, schedules_max, ..filter.clone() };
-            let rest = self.store.schedules(rest).await?;
-            page.schedules.extend(rest.schedules);
-            page.next = rest.next;
+/// A page that is full, or the last; where few of many pass, what was found until it took long.
+///
+/// # Errors
+/// Those of the store.
+pub async fn page(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    filter: ScheduleFilter,
+) -> Result<SchedulePage, StoreError> {
+    let (began, wanted) = (clock.monotonic(), filter.schedules_max);
+    let mut page = store.schedules(filter.clone()).await?;
+    while page.next.is_some() && page.schedules.len() < wanted {
+        if clock.monotonic().saturating_duration_since(began) > LOOK_MAX {
+            break;
         }
-        Ok(page)
+        let schedules_max = wanted - page.schedules.len();
+        let rest = ScheduleFilter { before: page.next, schedules_max, ..filter.clone() };
+        let rest = store.schedules(rest).await?;
+        page.schedules.extend(rest.schedules);
+        page.next = rest.next;
     }
+    Ok(page)
 }
 
 fn id(path: IdPath) -> Result<ScheduleId, HttpError> {
@@ -178,7 +185,7 @@ async fn list(
         before: query.parsed("before")?,
         schedules_max: query.limit("limit", PAGE_MAX, PAGE_MAX)?,
     };
-    let page = room.page(filter).await?;
+    let page = page(room.store.as_ref(), room.clock.as_ref(), filter).await?;
     let views: Vec<View> = page.schedules.into_iter().map(View::new).collect();
     let mut response = json(StatusCode::OK, &views)?;
     if let Some(link) = page.next.and_then(|next| query.next("/scheduler/", &next)) {

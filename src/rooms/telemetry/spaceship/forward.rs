@@ -16,7 +16,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::active;
 use crate::rooms::telemetry::road::Road;
 use crate::web::{Auth, BodyReader, HttpError, Room, Scope, Shape, described, refuse_coded};
 
@@ -32,6 +34,8 @@ pub struct Forward {
     pub road: Road,
     /// Reads bodies within their limits.
     pub bodies: BodyReader,
+    /// Rung when a stream was begun, renewed or stopped by way of this server.
+    pub changed: watch::Sender<u64>,
 }
 
 /// The routes of the room, behind their scopes.
@@ -60,6 +64,7 @@ async fn hand_on(
         return Err(bad_gateway(text.to_owned()));
     }
     let received = room.bodies.read(body).await?;
+    let only_reads = parts.method.is_safe();
     let request = Request::builder()
         .method(parts.method)
         .uri(parts.uri.path())
@@ -70,6 +75,9 @@ async fn hand_on(
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, room.road.exchange(request)).await;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
     let answer = asked.map_err(late).flatten().map_err(|error| nobody(&room.road, &error))?;
+    if !only_reads {
+        room.changed.send_modify(|times| *times = times.wrapping_add(1));
+    }
     passed_on(&room.road, answer)
 }
 
@@ -93,8 +101,7 @@ fn passed_on(road: &Road, answer: axum::http::Response<Bytes>) -> Result<Respons
 }
 
 fn nobody(road: &Road, error: &io::Error) -> HttpError {
-    let text = format!("no spaceship answers at {road}: start `spaceship`, or set SPACESHIP_URL");
-    bad_gateway(text).internal_told(error)
+    bad_gateway(active::absent(road)).internal_told(error)
 }
 
 fn bad_gateway(text: String) -> HttpError {

@@ -10,11 +10,13 @@
 //! | [`pace`] | how many datagrams are due |
 //! | [`volley`], [`wire`] | datagrams that are sent in one go, and the socket |
 //! | [`metrics`] | what `/metrics` shows of them |
+//! | [`active`] | the streams of a spaceship that may be elsewhere |
 //! | [`forward`] | `/stream/` at a server, which hands it on to a spaceship |
 //!
 //! A stream says of each datagram which number it has, counted from 0, and at its end how many the
 //! kernel took: so whoever receives can tell what was lost.
 
+pub mod active;
 pub mod api;
 pub mod entry;
 pub mod fleet;

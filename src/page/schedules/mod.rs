@@ -1,0 +1,56 @@
+//! Schedules: which there are, when they start, and what came of each start.
+//!
+//! Focus: `state` and `before` (where the page before ended) of the list, `schedule` (one to be
+//! shown whole), `span` (10m, 1h, 24h) of the timeline.
+
+mod list;
+mod one;
+mod row;
+mod timeline;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::view::{Focus, Fragment, Sources, View};
+use crate::clock::Clock;
+use crate::store::Store;
+
+/// How often it is looked whether the timeline has moved on by a step.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The view.
+pub struct Schedules {
+    /// Where they are.
+    pub store: Arc<dyn Store>,
+    /// For the wall time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Schedules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Schedules").finish_non_exhaustive()
+    }
+}
+
+impl View for Schedules {
+    fn name(&self) -> &'static str {
+        "schedules"
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { store: true, every: Some(EVERY), ..Sources::default() }
+    }
+
+    fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
+        async move {
+            let (list, one, timeline) =
+                tokio::join!(self.list(focus), self.one(focus), self.timeline(focus));
+            vec![timeline, one, list]
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,102 @@
+//! The account of a capture, as it stands in the result of its task.
+
+use serde::Deserialize;
+
+use crate::page::format::Count;
+use crate::task::ResultHead;
+
+/// What became of every datagram: sent = stored + malformed + truncated + lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Account {
+    sent: Option<u64>,
+    stored: u64,
+    malformed: u64,
+    truncated: u64,
+    lost: Option<u64>,
+    duplicates: u64,
+    foreign: u64,
+    dropped_by_kernel: u64,
+}
+
+/// A figure of it, and what it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure {
+    /// What is counted.
+    pub name: &'static str,
+    /// How many; `None`, if nobody knows.
+    pub count: Option<Count>,
+    /// Whether it is to be looked at.
+    pub is_bad: bool,
+}
+
+impl Account {
+    /// That of a result, if it is one.
+    #[must_use]
+    pub fn read(result: &ResultHead) -> Option<Self> {
+        serde_json::from_slice(&result.head).ok().filter(|_| result.is_whole())
+    }
+
+    /// The figures of the sum, and those beside it.
+    #[must_use]
+    pub fn figures(&self) -> [Figure; 8] {
+        let known = |name, count, can_be_bad| Figure {
+            name,
+            count: Some(Count(count)),
+            is_bad: can_be_bad && count > 0,
+        };
+        let maybe = |name, count: Option<u64>, can_be_bad| Figure {
+            name,
+            count: count.map(Count),
+            is_bad: can_be_bad && count.is_some_and(|count| count > 0),
+        };
+        [
+            maybe("sent", self.sent, false),
+            known("stored", self.stored, false),
+            known("malformed", self.malformed, true),
+            known("truncated", self.truncated, true),
+            maybe("lost", self.lost, true),
+            known("duplicates", self.duplicates, false),
+            known("foreign", self.foreign, false),
+            known("dropped by kernel", self.dropped_by_kernel, true),
+        ]
+    }
+
+    /// In a few words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let stored = Count(self.stored);
+        let bad = self.malformed + self.truncated;
+        let unread = if bad > 0 { format!(", {} unreadable", Count(bad)) } else { String::new() };
+        match (self.sent, self.lost) {
+            (Some(sent), Some(lost)) => {
+                format!("{stored} of {} stored, {} lost{unread}", Count(sent), Count(lost))
+            }
+            _ => format!("{stored} stored{unread}; how many were sent is not known"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(text: &str) -> Option<Account> {
+        let head = text.as_bytes().to_vec();
+        Account::read(&ResultHead { bytes: head.len() as u64, head })
+    }
+
+    #[test]
+    fn what_a_capture_says_is_read_and_what_others_say_is_not() {
+        let text = r#"{"ship_name":"TARDIS","sent":10,"stored":7,"bytes":1,"malformed":1,
+            "truncated":0,"lost":2,"duplicates":3,"foreign":0,"dropped_by_kernel":0}"#;
+        let read = account(text).unwrap();
+        assert_eq!(read.words(), "7 of 10 stored, 2 lost, 1 unreadable");
+        let bad: Vec<_> = read.figures().into_iter().filter(|figure| figure.is_bad).collect();
+        assert_eq!(bad.iter().map(|figure| figure.name).collect::<Vec<_>>(), ["malformed", "lost"]);
+        let uncounted = text.replace("\"sent\":10", "\"sent\":null").replace(":2,", ":null,");
+        let words = account(&uncounted).unwrap().words();
+        assert_eq!(words, "7 stored, 1 unreadable; how many were sent is not known");
+        assert_eq!(account("{\"sent\":1}"), None);
+        assert_eq!(account("x"), None);
+    }
+}
