@@ -20,7 +20,7 @@ lint:
     cargo clippy --locked --all-targets -- -D warnings
 
 # Kill the program again and again under load: CRASH_SEED=7 just crash 1000
-crash cycles="200":
+crash cycles="100":
     bash tests/run --crash-only --crash-cycles {{ cycles }}
 
 # Build the binary

@@ -36,6 +36,7 @@ const STYLE: &str = concat!(
     include_str!("calculations/calculations.css"),
     include_str!("pipeline/pipeline.css"),
     include_str!("schedules/schedules.css"),
+    include_str!("ships/ships.css"),
 );
 
 /// The parts of the script, each a module of its own, and the icon.

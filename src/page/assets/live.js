@@ -123,13 +123,13 @@ function update(old, fresh) {
     return;
   }
   if (old.isEqualNode(fresh)) return;
+  // What a person has opened stays open, and what they have closed stays closed.
+  const isTheirs = (name) => name === "open" && old.localName === "details";
   for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    if (old.getAttribute(name) !== value && !isTheirs(name)) old.setAttribute(name, value);
   }
   for (const { name } of [...old.attributes]) {
-    // What a person has opened stays open.
-    const isTheirs = name === "open" && old.localName === "details";
-    if (!fresh.hasAttribute(name) && !isTheirs) old.removeAttribute(name);
+    if (!fresh.hasAttribute(name) && !isTheirs(name)) old.removeAttribute(name);
   }
   morph(old, fresh);
 }

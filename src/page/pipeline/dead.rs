@@ -38,8 +38,7 @@ impl Shared {
     /// Counted once for each look of the history: there may be many files.
     pub(super) fn dead(&self) -> Sums {
         let look = held(&self.history).count();
-        let mut counted = held(&self.dead);
-        if counted.0 != Some(look) {
+        self.dead.of(look, || {
             let dead = newest(&self.parts.state, u64::MAX, usize::MAX, false).unwrap_or_default();
             let of = |is_of_messages: bool| {
                 let is_of = |dead: &&DeadRow| {
@@ -47,9 +46,8 @@ impl Shared {
                 };
                 dead.iter().filter(is_of).map(|dead| dead.row.range.count()).sum()
             };
-            *counted = (Some(look), Sums { messages: of(true), telemetry: of(false) });
-        }
-        counted.1
+            Sums { messages: of(true), telemetry: of(false) }
+        })
     }
 }
 

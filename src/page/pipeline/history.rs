@@ -98,9 +98,9 @@ impl History {
     }
 
     /// How many whole steps of [`SLOW_STEP`] there were.
-    pub(super) fn slow_count(&self) -> u128 {
+    pub(super) fn slow_count(&self) -> u64 {
         let last = self.looks.back().map_or(self.began_at, |look| look.at);
-        last.duration_since(self.began_at).as_millis() / SLOW_STEP.as_millis()
+        last.saturating_duration_since(self.began_at).as_secs() / SLOW_STEP.as_secs()
     }
 
     fn wall_ms(&self, at: Instant) -> u64 {
@@ -147,7 +147,7 @@ impl History {
         for (at, step) in self.steps(is_chosen) {
             let Some((into, out_of, within)) = step else { continue };
             let ran = at.saturating_duration_since(self.began_at);
-            let place = ran.as_millis() / SLOW_STEP.as_millis();
+            let place = ran.as_secs() / SLOW_STEP.as_secs();
             // What has not ended yet is not drawn.
             let ago = end.checked_sub(place + 1).and_then(|ago| usize::try_from(ago).ok());
             let place = ago.and_then(|ago| steps.checked_sub(ago + 1));

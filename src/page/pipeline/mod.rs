@@ -20,12 +20,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use self::history::History;
-use self::rates::Pictures;
 use super::view::{Focus, Fragment, Sources, View};
 use crate::clock::Clock;
 use crate::message::{ShardKey, Topic};
 use crate::rooms::watch::{ShardView, Watch};
-use crate::service::Lifecycle;
+use crate::service::{Lifecycle, held};
 use crate::state::State;
 
 /// What changes without the state directory: the rates, and what the workers have in hand.
@@ -67,9 +66,28 @@ pub struct Pipeline {
 struct Shared {
     parts: PipelineParts,
     history: Arc<Mutex<History>>,
-    pictures: Mutex<Pictures>,
-    /// Dead letters, and by which look they were counted.
-    dead: Mutex<(Option<u64>, dead::Sums)>,
+    charts: Kept<String>,
+    sparks: Kept<String>,
+    workers: Kept<Vec<Fragment>>,
+    dead: Kept<dead::Sums>,
+}
+
+/// What changes with the looks of the history at most, however often it is drawn.
+struct Kept<T>(Mutex<Option<(u64, T)>>);
+
+impl<T: Clone> Kept<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// What was made for this look, or is made now.
+    fn of(&self, look: u64, make: impl FnOnce() -> T) -> T {
+        let mut kept = held(&self.0);
+        match kept.as_ref() {
+            Some((known, made)) if *known == look => made.clone(),
+            _ => kept.insert((look, make())).1.clone(),
+        }
+    }
 }
 
 impl fmt::Debug for PipelineParts {
@@ -91,14 +109,15 @@ impl Pipeline {
     pub fn start(parts: PipelineParts) -> Self {
         let (clock, life) = (Arc::clone(&parts.clock), parts.life.clone());
         let history = history::watch(parts.state.clone(), clock, life);
-        Self {
-            shared: Arc::new(Shared {
-                parts,
-                history,
-                pictures: Mutex::default(),
-                dead: Mutex::default(),
-            }),
-        }
+        let shared = Shared {
+            parts,
+            history,
+            charts: Kept::new(),
+            sparks: Kept::new(),
+            workers: Kept::new(),
+            dead: Kept::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -142,9 +161,11 @@ impl Shared {
             }
             Err(error) => vec![trouble(shards::NOW, "The pipeline", &error)],
         };
-        let workers = workers::fragments(state, self.parts.queues.is_some());
-        fragments
-            .extend(workers.unwrap_or_else(|e| vec![trouble(workers::NOW, "The workers", &e)]));
+        let look = held(&self.history).count();
+        fragments.extend(self.workers.of(look, || {
+            let workers = workers::fragments(state, self.parts.queues.is_some());
+            workers.unwrap_or_else(|e| vec![trouble(workers::NOW, "The workers", &e)])
+        }));
         let dead = dead::fragment(state, asked);
         fragments.push(dead.unwrap_or_else(|e| trouble(dead::DEAD, "The dead letters", &e)));
         fragments

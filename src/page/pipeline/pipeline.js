@@ -54,6 +54,15 @@ async function send(form) {
 /** What is open: the number of the file, and its letters as they are and as they are edited. */
 let opened = { number: "", letters: [] };
 
+/** Keeps what is typed, as far as the browser has room for it. */
+function keep(key, text) {
+  try {
+    sessionStorage.setItem(key, text);
+  } catch {
+    // It stands in its field.
+  }
+}
+
 const draft = (offset) => `dead.${opened.number}.${offset}`;
 
 /** A line of the file: what is known of the letter, and its message as it was received. */
@@ -73,11 +82,12 @@ function show(letter, canEdit) {
   field.readOnly = !canEdit;
   field.name = `offset-${letter.offset}`;
   field.value = (canEdit && sessionStorage.getItem(draft(letter.offset))) || letter.raw;
-  field.addEventListener("input", () => sessionStorage.setItem(draft(letter.offset), field.value));
+  field.addEventListener("input", () => keep(draft(letter.offset), field.value));
   const reason = document.createElement("span");
   reason.className = "reason bad";
   reason.textContent = letter.reason;
-  label.append(`Offset ${letter.offset}, tried ${letter.attempts} times by itself`, reason, field);
+  const times = letter.attempts === 1 ? "once" : `${letter.attempts} times`;
+  label.append(`Offset ${letter.offset}, tried ${times} by itself`, reason, field);
   set.append(label);
   return { ...letter, field, set };
 }

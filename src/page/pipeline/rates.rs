@@ -15,13 +15,6 @@ use crate::service::held;
 const CHARTS: &str = "pipeline-charts";
 const SPARKS: &str = "pipeline-sparks";
 
-/// What was drawn last, and of which look.
-#[derive(Debug, Default)]
-pub(super) struct Pictures {
-    charts: (u64, String),
-    sparks: (Option<(u128, usize)>, String),
-}
-
 #[derive(Template)]
 #[template(path = "pipeline/sparks.html", config = "src/page/askama.toml")]
 struct Sparks {
@@ -41,17 +34,11 @@ struct Small {
 impl Shared {
     pub(super) fn pictures(&self, keys: &[ShardKey]) -> [Fragment; 2] {
         let history = held(&self.history);
-        let mut pictures = held(&self.pictures);
-        let look = history.count();
-        if pictures.charts.0 != look || look == 0 {
-            pictures.charts = (look, charts(&history, keys));
-        }
-        let step = Some((history.slow_count(), keys.len()));
-        if pictures.sparks.0 != step {
-            pictures.sparks = (step, sparks(&history, keys));
-        }
-        let fragment = |id, html: &String| Fragment { id, html: html.clone() };
-        [fragment(CHARTS, &pictures.charts.1), fragment(SPARKS, &pictures.sparks.1)]
+        let charts = self.charts.of(history.count(), || charts(&history, keys));
+        // A shard more is drawn at once.
+        let step = (history.slow_count() << 16) + keys.len() as u64;
+        let sparks = self.sparks.of(step, || sparks(&history, keys));
+        [Fragment { id: CHARTS, html: charts }, Fragment { id: SPARKS, html: sparks }]
     }
 }
 

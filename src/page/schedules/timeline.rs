@@ -12,7 +12,6 @@ use super::row::{mark, what};
 use crate::page::chart::{clock_text, time_ticks};
 use crate::page::format::Moment;
 use crate::page::view::{Focus, Fragment};
-use crate::rooms::schedules::api;
 use crate::rooms::schedules::outline::Outline;
 use crate::store::schedules::{Occurrence, Run, Schedule, ScheduleFilter, ScheduleState};
 use crate::store::{Millis, StoreError};
@@ -44,7 +43,7 @@ const SPANS: [(&str, &str, Millis); 3] =
     [("10m", "10 minutes", 600_000), SPAN_USUAL, ("24h", "24 hours", 86_400_000)];
 const SPAN_USUAL: (&str, &str, Millis) = ("1h", "1 hour", 3_600_000);
 /// Steps of a span.
-const STEPS: Millis = 120;
+const STEPS: Millis = 600;
 
 #[derive(Template)]
 #[template(path = "schedules/timeline.html", config = "src/page/askama.toml")]
@@ -194,12 +193,13 @@ impl Schedules {
         &self,
         window: Window,
     ) -> Result<(BTreeMap<String, Vec<Start>>, bool), StoreError> {
-        let page = async |states: &[ScheduleState], schedules_max| {
+        // One look of the store at each, however many there are: this is drawn again and again.
+        let look = |states: &[ScheduleState], schedules_max| {
             let states = states.to_vec();
             let filter = ScheduleFilter { label: None, states, before: None, schedules_max };
-            api::page(self.store.as_ref(), self.clock.as_ref(), filter).await
+            self.store.schedules(filter)
         };
-        let (open, ended) = tokio::try_join!(page(&OPEN, OPEN_MAX), page(&ENDED, ENDED_MAX))?;
+        let (open, ended) = tokio::try_join!(look(&OPEN, OPEN_MAX), look(&ENDED, ENDED_MAX))?;
         let is_cut = open.next.is_some() || ended.next.is_some();
         let (mut lanes, mut pasts): (BTreeMap<String, Vec<Start>>, _) = (BTreeMap::new(), 0);
         for schedule in open.schedules.iter().chain(&ended.schedules) {
@@ -297,7 +297,7 @@ mod tests {
     fn the_picture_is_the_same_until_the_next_step() {
         let one = Window::around(10 * HOUR_MS, HOUR_MS);
         assert_eq!((one.from_ms, one.to_ms), (10 * HOUR_MS - 1_200_000, 10 * HOUR_MS + 2_400_000));
-        let other = Window::around(10 * HOUR_MS + 29_999, HOUR_MS);
+        let other = Window::around(10 * HOUR_MS + 5_999, HOUR_MS);
         assert_eq!((other.from_ms, other.now_ms), (one.from_ms, one.now_ms));
         assert!((one.share(one.now_ms) - 33.333).abs() < 0.01);
         assert_eq!((one.share(0), one.share(Millis::MAX / 4)), (0.0, 100.0));

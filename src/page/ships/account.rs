@@ -57,7 +57,7 @@ impl Account {
             maybe("lost", self.lost, true),
             known("duplicates", self.duplicates, false),
             known("foreign", self.foreign, false),
-            known("dropped by kernel", self.dropped_by_kernel, true),
+            known("kernel drops", self.dropped_by_kernel, true),
         ]
     }
 

@@ -1,5 +1,7 @@
 //! The accounts of captures, those that run among them: newest first.
 
+use std::cmp::Reverse;
+
 use askama::Template;
 
 use super::account::{Account, Figure};
@@ -78,7 +80,9 @@ impl Ships {
             tasks_max: ROWS,
         };
         match page::read(self.store.as_ref(), filter, |task| Some(Row::new(task))).await {
-            Ok(page::Page { items: rows, next }) => {
+            Ok(page::Page { items: mut rows, next }) => {
+                // They may have been ordered long before they began.
+                rows.sort_by_key(|row| Reverse(row.began_at.map(|began_at| began_at.0)));
                 Fragment::of(ID, &Captures { rows, next, is_later_page: before.is_some() })
             }
             Err(error) => Fragment::trouble(ID, "Captures", &error.to_string()),

@@ -111,7 +111,7 @@ fn figure(measured: &Measured) -> String {
     let parts = || measured.parts.iter().enumerate();
     let band = parts().map(|(part, bucket)| (at_ms(part), bucket.map(|b| (b.least, b.most))));
     let line = parts().map(|(part, bucket)| (at_ms(part), bucket.map(|b| b.average())));
-    let series = |name, shape| Series { name, class: "one", shape };
+    let series = |name, class, shape| Series { name, class, shape };
     let chart = Chart {
         title: DESCRIPTION,
         unit: UNIT,
@@ -119,8 +119,8 @@ fn figure(measured: &Measured) -> String {
         to_ms: at_ms(measured.plan.parts),
         scale: Scale::Zero,
         series: vec![
-            series("least to greatest", Shape::Band(band.collect())),
-            series("average", Shape::Line(line.collect())),
+            series("least to greatest", "one", Shape::Band(band.collect())),
+            series("average", "two", Shape::Line(line.collect())),
         ],
     };
     chart.figure()
