@@ -24,6 +24,7 @@ for (const button of all("button, a[href], summary, [role=button], [role=tab]"))
   if (!name) findings.push(`something to press that has no name: ${short(button)}`);
 }
 for (const image of all("img, svg")) {
+  if (image.parentElement.closest("svg, [role=img]")) continue;
   const named = image.getAttribute("aria-label") || image.getAttribute("aria-labelledby")
     || image.getAttribute("alt") || image.querySelector("title")
     || image.closest("[aria-hidden=true]");
@@ -100,9 +101,17 @@ while (walker.nextNode()) {
 const { scrollWidth } = document.scrollingElement;
 const { clientWidth } = document.documentElement;
 if (scrollWidth > clientWidth) {
-  const wide = [...document.body.querySelectorAll("*")].filter(
-    element => shown(element) && element.getBoundingClientRect().right > clientWidth + 1,
-  );
+  // What is placed by itself is cut only by what it is placed in.
+  const around = element =>
+    getComputedStyle(element).position === "absolute" ? element.offsetParent : element.parentElement;
+  const isCut = element => {
+    for (let at = around(element); at && at !== document.body; at = around(at)) {
+      if (getComputedStyle(at).overflowX !== "visible") return true;
+    }
+    return false;
+  };
+  const wide = [...document.body.querySelectorAll("body *")].filter(element =>
+    shown(element) && element.getBoundingClientRect().right > clientWidth + 1 && !isCut(element));
   const last = wide.filter(element => !wide.some(other => other !== element && element.contains(other)));
   findings.push(`${scrollWidth} pixels wide in ${clientWidth}: ${last.slice(0, 3).map(short)}`);
 }

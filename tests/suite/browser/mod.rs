@@ -5,8 +5,12 @@
 mod calculations;
 mod docs;
 mod driver;
+mod health;
 mod live;
+mod pipeline;
+mod schedules;
 mod screen;
+mod ships;
 mod tokens;
 mod views;
 

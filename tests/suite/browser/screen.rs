@@ -187,6 +187,11 @@ impl Browser {
         self.type_into(selector, &format!("{CONTROL}a{RELEASED}{BACKSPACE}{text}"));
     }
 
+    /// Chooses an option of a list by its value.
+    pub(super) fn choose(&self, selector: &str, value: &str) {
+        self.click(&format!("{selector} option[value={}]", quoted(value)));
+    }
+
     /// Presses keys one after the other, whatever has the focus.
     pub(super) fn press(&self, keys: &[&str]) {
         let strokes = keys.iter().flat_map(|key| [stroke("keyDown", key), stroke("keyUp", key)]);
@@ -196,8 +201,10 @@ impl Browser {
     /// Goes with the Tab key until what a selector finds has the focus, which is seen all the way.
     pub(super) fn tab_to(&self, selector: &str) {
         let is_there = format!("document.activeElement.matches({})", quoted(selector));
-        let is_seen = "(style => style.outlineStyle !== 'none' && style.outlineWidth !== '0px')\
-                       (getComputedStyle(document.activeElement))";
+        // Of a time the browser itself marks the part that has it.
+        let is_seen = "(element => element.type === 'datetime-local' \
+                       || getComputedStyle(element).outlineStyle !== 'none') \
+                       (document.activeElement)";
         for _ in 0..100 {
             self.press(&[TAB]);
             let is_in = self.value("document.activeElement !== document.body");
