@@ -8,7 +8,7 @@ use crate::harness::Rig;
 
 const TOKENS: &str = "writer:write,read:wr1te-s3cret\nreader:read:r3ad-s3cret\n\
                       feeder:write:f33d-s3cret\n";
-const FIELD: &str = "#login input";
+const FIELD: &str = "#login [name=token]";
 
 fn locked() -> House {
     let mut rig = Rig::new();
