@@ -3,7 +3,8 @@
 //! ```text
 //! browser:  view?focus              it looks at this now; an empty text: at nothing
 //! server:   view?focus#id\n<html>   the content of an element
-//!           (empty)                 an answer to every text, so that a dead link is noticed
+//!           ms                      an answer to every text, so that a dead link is noticed: the
+//!                                   wall time in ms since 1970, as ages are reckoned by it
 //! ```
 //!
 //! | the server closes with | when |
@@ -21,6 +22,7 @@ use serde_json::json;
 
 use super::Page;
 use super::board::{Board, Look};
+use crate::clock::{Clock, SystemClock};
 use crate::web::{Farewell, HttpError, Principal, Talk, Upgrade, json, open_socket};
 
 /// The subprotocol, for clients that offer any.
@@ -56,7 +58,7 @@ struct Looking {
 impl Talk for Looking {
     async fn next(&mut self) -> Result<Utf8Bytes, Farewell> {
         if std::mem::take(&mut self.is_asked) {
-            return Ok(Utf8Bytes::from_static(""));
+            return Ok(SystemClock.wall_ms().to_string().into());
         }
         match &mut self.look {
             Some((_, look)) => look.next().await.ok_or(AWAY),

@@ -42,6 +42,12 @@ fn told(client: &mut Client) -> String {
     }
 }
 
+/// Whether it is the time, by which ages are reckoned.
+fn is_answer(text: &str) -> bool {
+    let ahead_ms = text.parse::<i64>().unwrap() - chrono::Utc::now().timestamp_millis();
+    ahead_ms.abs() < 60_000
+}
+
 /// Reads on until an element has this in it, among what was shown before and what comes.
 fn shown(client: &mut Client, so_far: &mut HashMap<String, String>, element: &str, what: &str) {
     while !so_far.get(element).is_some_and(|html| html.contains(what)) {
@@ -58,7 +64,7 @@ fn what_is_looked_at_comes_at_once_and_then_whenever_it_changes() {
     let server = rig.serve(&["server"]);
     let mut client = open(server.address(), "page").unwrap();
     say(&mut client, "calculations");
-    assert_eq!(told(&mut client), "", "each text is answered");
+    assert!(is_answer(&told(&mut client)), "each text is answered");
     let (mut so_far, table) = (HashMap::new(), "calculations#calculations-table");
     let mut shows = |client: &mut Client, element: &str, what: &str| {
         shown(client, &mut so_far, element, what);
@@ -103,7 +109,7 @@ fn a_view_that_there_is_not_ends_the_conversation() {
     // The others are not disturbed by it.
     let mut client = open(server.address(), "page").unwrap();
     say(&mut client, "");
-    assert_eq!(told(&mut client), "");
+    assert!(is_answer(&told(&mut client)));
 }
 
 #[test]
@@ -133,5 +139,5 @@ fn whoever_has_no_token_sees_an_empty_house_and_whoever_may_not_write_is_told() 
     assert_eq!(open(address, "page, bearer.wr1te").err(), Some(403));
     let mut client = open(address, "page, bearer.l00k").unwrap();
     say(&mut client, "calculations");
-    assert_eq!(told(&mut client), "");
+    assert!(is_answer(&told(&mut client)));
 }

@@ -53,3 +53,21 @@ export async function ask(method, path, body, headers) {
   const text = await got.text();
   return text === "" ? null : JSON.parse(text);
 }
+
+/** What was sent to a path without an answer: its text, and the key under which it is made once. */
+const unanswered = new Map();
+
+/** Has something made by a POST; tried again without a change, it is still made once. */
+export async function make(path, text) {
+  if (unanswered.get(path)?.text !== text) {
+    unanswered.set(path, { text, key: `page-${Date.now()}-${Math.random()}` });
+  }
+  try {
+    await ask("POST", path, text, { "Idempotency-Key": unanswered.get(path).key });
+  } catch (error) {
+    // Without a plain refusal it may have been made.
+    if (error.status >= 400 && error.status < 500) unanswered.delete(path);
+    throw error;
+  }
+  unanswered.delete(path);
+}

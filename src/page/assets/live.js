@@ -2,11 +2,13 @@
 // without touching what stays: focus, selection, what is open, what is typed.
 
 import { token } from "./api.js";
-import { writeTimes } from "./time.js";
+import { setClock, writeTimes } from "./time.js";
 
 const PAUSES_MS = [250, 500, 1000, 2000, 5000];
 const BEAT_MS = 10_000;
 const ANSWER_MS = 8000;
+/** The most bytes that the server hears of what is looked at. */
+const LOOKED_AT_BYTES_MAX = 1024;
 /** The server does not know what is looked at: an old link, perhaps. */
 const NO_VIEW = 1008;
 
@@ -23,51 +25,69 @@ export const whenState = (call) => (onState = call);
 function send() {
   if (socket?.readyState !== WebSocket.OPEN) return;
   socket.send(document.hidden ? "" : lookedAt);
-  clearTimeout(overdue);
-  overdue = setTimeout(() => socket.close(), ANSWER_MS);
+  overdue ||= setTimeout(lose, ANSWER_MS);
 }
 
 /** Looks at `view?focus` from now on. */
 export function look(text) {
+  if (new TextEncoder().encode(text).length > LOOKED_AT_BYTES_MAX) return lookAtNothing();
   lookedAt = text;
   send();
 }
 
+/** Leaves an address that says nothing: not as a step back, which would lead there again. */
+function lookAtNothing() {
+  location.replace("#");
+}
+
 /** Opens the socket, at once if it is not open. */
 export function connect() {
-  clearTimeout(timer);
   if (socket && socket.readyState <= WebSocket.OPEN) return;
+  disconnect();
   const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/page/live`;
   const bearer = token.get() ? [`bearer.${encodeURIComponent(token.get())}`] : [];
   const opened = new WebSocket(url, ["page", ...bearer]);
   socket = opened;
+  overdue = setTimeout(lose, ANSWER_MS);
   opened.onopen = () => {
-    tries = 0;
+    answered();
     onState("live");
     send();
   };
   opened.onmessage = ({ data }) => {
-    clearTimeout(overdue);
-    if (data !== "") show(data);
+    answered();
+    tries = 0;
+    if (data.includes("\n")) show(data);
+    else setClock(Number(data));
   };
   opened.onclose = ({ code }) => {
-    if (socket !== opened) return;
-    if (code === NO_VIEW) location.hash = "";
-    clearTimeout(overdue);
-    socket = null;
-    onState(tries > 2 ? "lost" : "connecting");
-    const pause = PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)];
-    tries += 1;
-    timer = setTimeout(connect, pause * (0.5 + Math.random() / 2));
+    if (code === NO_VIEW) lookAtNothing();
+    lose();
   };
+}
+
+function answered() {
+  clearTimeout(overdue);
+  overdue = 0;
 }
 
 /** Ends the socket; the next one has the token that is there then. */
 export function disconnect() {
   clearTimeout(timer);
-  const old = socket;
+  answered();
+  if (!socket) return;
+  // A dead link tells its end only after a minute, and nothing of it is of use by then.
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.close();
   socket = null;
-  old?.close();
+}
+
+function lose() {
+  disconnect();
+  const pause = PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)];
+  timer = setTimeout(connect, pause * (0.5 + Math.random() / 2));
+  tries += 1;
+  onState(tries > 3 ? "lost" : "connecting");
 }
 
 setInterval(send, BEAT_MS);
@@ -93,7 +113,12 @@ function show(data) {
 /** Makes the children of `old` those of `fresh`, keeping every element that is in both. */
 function morph(old, fresh) {
   const byId = new Map();
-  for (const child of old.children) if (child.id) byId.set(child.id, child);
+  const staying = new Set([...fresh.children].map((child) => child.id));
+  for (const child of [...old.children]) {
+    // What has gone goes first: whatever else is moved loses the focus.
+    if (child.id && !staying.has(child.id)) child.remove();
+    else if (child.id) byId.set(child.id, child);
+  }
   let place = old.firstChild;
   for (const child of [...fresh.childNodes]) {
     let kept = child.id ? byId.get(child.id) : null;
@@ -103,6 +128,11 @@ function morph(old, fresh) {
       if (kept && (kept.nodeName !== child.nodeName)) kept = null;
     }
     if (kept && kept.nodeName === child.nodeName) {
+      while (place && place !== kept && place.nodeType !== Node.ELEMENT_NODE) {
+        const next = place.nextSibling;
+        place.remove();
+        place = next;
+      }
       if (kept === place) place = place.nextSibling;
       else old.insertBefore(kept, place);
       update(kept, child);

@@ -8,7 +8,6 @@ import { actions as pipeline } from "./pipeline.js";
 import { actions as schedules } from "./schedules.js";
 import { actions as ships } from "./ships.js";
 
-const isLocked = document.body.hasAttribute("data-locked");
 const element = (id) => document.getElementById(id);
 const sections = [...document.querySelectorAll("main > section")];
 
@@ -17,7 +16,14 @@ const sections = [...document.querySelectorAll("main > section")];
 function show() {
   const [name, focus = ""] = location.hash.slice(1).split(/\?(.*)/s);
   const section = sections.find((section) => section.id === name) ?? sections[0];
-  for (const other of sections) other.hidden = other !== section;
+  for (const other of sections) {
+    other.hidden = other !== section;
+    if (!other.hidden) continue;
+    // A dialog that is not seen would keep everything else from being used.
+    for (const dialog of other.querySelectorAll("dialog[open]")) dialog.close();
+  }
+  element("confirm").close();
+  notify("");
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#${section.id}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -26,6 +32,12 @@ function show() {
   look(focus ? `${section.id}?${focus}` : section.id);
 }
 addEventListener("hashchange", show);
+
+// The address is the view's.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  element("main").focus();
+});
 
 // Actions: a click on what has `data-action`, or the submit of a form that has.
 
@@ -38,22 +50,27 @@ const actions = {
   "close-dialog": (button) => button.closest("dialog").close(),
 };
 
+/** What is being done: a second click on it does nothing. A disabled button would lose the focus. */
+const busy = new WeakSet();
+
 async function act(source) {
-  const form = source.localName === "form" ? source : null;
-  const buttons = form ? [...form.querySelectorAll("button:not([type=button])")] : [source];
-  const wrong = form?.querySelector(".wrong");
+  if (busy.has(source)) return;
+  busy.add(source);
+  // What was clicked: what comes meanwhile may make another button of it.
+  const data = { ...source.dataset };
+  const wrong = source.localName === "form" ? source.querySelector(".wrong") : null;
   if (wrong) wrong.textContent = "";
-  for (const button of buttons) button.disabled = true;
+  source.setAttribute("aria-busy", "true");
   try {
-    if (source.dataset.confirm && !(await confirmed(source.dataset.confirm))) return;
-    await actions[source.dataset.action](source);
+    if (data.confirm && !(await confirmed(data.confirm))) return;
+    await actions[data.action](source, data);
     if (!wrong) notify("");
   } catch (error) {
     if (wrong) wrong.textContent = error.message;
     else notify(error.message);
   } finally {
-    for (const button of buttons) button.disabled = false;
-    mayWrite();
+    source.removeAttribute("aria-busy");
+    busy.delete(source);
   }
 }
 
@@ -99,6 +116,8 @@ for (const form of document.querySelectorAll("main form[data-action]")) {
 // Who is logged in, and what they may do.
 
 let session = { name: "", may_write: true };
+let isLocked = document.body.hasAttribute("data-locked");
+const ENTER_AGAIN_MS = 2000;
 /** Whether the token that is there does. */
 let isIn = !isLocked;
 
@@ -140,6 +159,8 @@ async function login(form) {
 }
 
 whenLocked((said) => {
+  // Tokens may have come while the page was open.
+  isLocked = true;
   isIn = false;
   disconnect();
   const dialog = element("login");
@@ -155,7 +176,9 @@ element("login").addEventListener("close", () => {
   if (!isIn) element("login").showModal();
 });
 element("logout").addEventListener("click", () => {
-  token.clear();
+  // What was typed is for nobody who comes next.
+  sessionStorage.clear();
+  for (const form of document.forms) form.reset();
   location.reload();
 });
 
@@ -169,16 +192,22 @@ whenState(async (state) => {
   element("link").textContent = WORDS[state];
   document.body.toggleAttribute("data-stale", state !== "live");
   // A socket does not tell why it is refused: a token may have been taken away.
-  if (state !== "live" && isLocked && !isAsking) {
+  if (state !== "live" && !isAsking) {
     isAsking = true;
     await ask("GET", "/page/session").catch(() => {});
     isAsking = false;
   }
 });
 
+/** Enters, as soon as it is told who that is; where a token is asked for, the dialog is open. */
+function begin() {
+  enter().catch(() => {
+    if (element("login").open) return;
+    connect();
+    setTimeout(begin, ENTER_AGAIN_MS);
+  });
+}
+
 writeTimes(document);
 show();
-enter().catch(() => {
-  // Locked: the dialog is open. Away: it is tried again.
-  if (!element("login").open) connect();
-});
+begin();

@@ -11,7 +11,8 @@ const exact = new Intl.DateTimeFormat(undefined, {
 /** By how much the server's clock is ahead of this one, in ms. */
 let ahead = 0;
 export const setClock = (serverNow) => (ahead = serverNow - Date.now());
-const now = () => Date.now() + ahead;
+/** The time by the server's clock, in ms since 1970. */
+export const now = () => Date.now() + ahead;
 
 /** As the server writes a span: ms, s, m, h. */
 export function span(ms) {

@@ -1,6 +1,6 @@
 // Calculations: order, cancel, and see all digits of a result.
 
-import { ask, answer } from "./api.js";
+import { ask, answer, make } from "./api.js";
 
 /** Digits of a paragraph: so that a browser lays out only those that are seen. */
 const PARAGRAPH = 5000;
@@ -29,15 +29,18 @@ async function calculate(form) {
     input.focus();
     throw new Error(message);
   }
-  await ask("POST", "/factorial", { input: Math.trunc(Number(input.value)) });
+  await make("/factorial", JSON.stringify({ input: Math.trunc(Number(input.value)) }));
 }
 
-async function open(button) {
+/** Counts what is opened, so that only the last one is shown. */
+let turn = 0;
+
+async function open({ id, n }) {
+  const mine = ++turn;
   const dialog = document.getElementById("digits");
   const [title, note, text] = ["title", "note", "text"].map(
     (part) => document.getElementById(`digits-${part}`),
   );
-  const { id, n } = button.dataset;
   whole = null;
   title.textContent = `${n}!`;
   note.textContent = "Loading…";
@@ -46,7 +49,7 @@ async function open(button) {
   try {
     const got = await answer("GET", `/factorial/${id}?format=text`);
     const digits = await got.text();
-    if (!dialog.open) return;
+    if (turn !== mine || !dialog.open) return;
     whole = { digits, name: `${n}-factorial.txt` };
     const shown = digits.slice(0, SHOWN_MAX);
     for (let at = 0; at < shown.length; at += PARAGRAPH) {
@@ -59,7 +62,7 @@ async function open(button) {
       ? `${count} digits, of which the first ${grouped(shown.length)} are shown. Download has all.`
       : `${count} digits`;
   } catch (error) {
-    note.textContent = error.message;
+    if (turn === mine) note.textContent = error.message;
   }
 }
 
@@ -85,8 +88,9 @@ function download() {
 
 export const actions = {
   calculate,
-  "open-digits": open,
+  // Not waited for: who closes it before all has come may open it again.
+  "open-digits": (_, data) => void open(data),
   "copy-digits": copy,
   "download-digits": download,
-  "cancel-calculation": (button) => ask("DELETE", `/factorial/${button.dataset.id}`),
+  "cancel-calculation": (_, { id }) => ask("DELETE", `/factorial/${id}`),
 };

@@ -1,6 +1,7 @@
 // The pipeline: send a test message, read dead letters, edit them and send them again.
 
 import { ask, answer } from "./api.js";
+import { now } from "./time.js";
 
 const element = (id) => document.getElementById(id);
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -33,7 +34,9 @@ async function follow(receipt, place, said) {
     const files = report.parts.flatMap((part) => part.files.map((file) => file.file));
     const names = files.map((name) => name ?? "no file, as the program made nothing of it");
     const waiting = report.waiting > 0 ? ` ${report.waiting} waiting…` : "";
-    place.textContent = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}`;
+    const text = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}`;
+    // What is written is read out, even if it is the same.
+    if (place.textContent !== text) place.textContent = text;
     if (report.waiting === 0) return;
     if (Date.now() > end) {
       place.textContent += " Nobody has taken it in a minute: is a message-consumer running?";
@@ -45,7 +48,7 @@ async function follow(receipt, place, said) {
 
 async function send(form) {
   const { value, timestamp } = form.elements;
-  const message = { timestamp: timestamp.value.trim() || new Date().toISOString(), value: value.value };
+  const message = { timestamp: timestamp.value.trim() || new Date(now()).toISOString(), value: value.value };
   element("pipeline-sent").textContent = "";
   const { receipt } = await ask("POST", "/message", [message]);
   follow(receipt, element("pipeline-sent"), "Stored.");
@@ -92,8 +95,7 @@ function show(letter, canEdit) {
   return { ...letter, field, set };
 }
 
-async function open(button) {
-  const { number, resent } = button.dataset;
+async function open({ number, resent }) {
   const [dialog, note, list] = [element("dead"), element("dead-note"), element("dead-letters")];
   const canEdit = resent === undefined;
   opened = { number, letters: [] };
@@ -116,7 +118,7 @@ async function open(button) {
       : `${more}They were sent again.`;
     element("dead-send").hidden = !canEdit;
   } catch (error) {
-    note.textContent = error.message;
+    if (opened.number === number) note.textContent = error.message;
   }
 }
 
@@ -143,4 +145,4 @@ async function resend() {
   follow(receipt, element("dead-note"), `Sent again: ${messages}, of them edited: ${edits.length}.`);
 }
 
-export const actions = { "send-message": send, "open-dead": open, "resend-dead": resend };
+export const actions = { "send-message": send, "open-dead": (_, data) => void open(data), "resend-dead": resend };

@@ -1,7 +1,8 @@
 // Schedules: add, cancel, remove.
 
-import { ask } from "./api.js";
+import { ask, make } from "./api.js";
 import { mark, markRefusal, whole } from "./form.js";
+import { now } from "./time.js";
 
 const form = document.querySelector("form[data-action=add-schedule]");
 form.elements.time_zone.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -21,22 +22,24 @@ function withOffset(text) {
 function future(field, isNeeded) {
   if (field.validity.badInput) return "Choose a date and a time";
   if (field.value === "") return isNeeded ? "Choose when" : "";
-  return new Date(field.value) > new Date() ? "" : "Choose a time in the future";
+  return new Date(field.value) > now() ? "" : "Choose a time in the future";
 }
 
-/** The JSON that was typed, or the text that it is. */
+/** The JSON that was typed, so that numbers go as they are written; or the text that it is. */
 function payload(text) {
   try {
-    return JSON.parse(text);
-  } catch {
+    JSON.parse(text);
     return text;
+  } catch {
+    return JSON.stringify(text);
   }
 }
 
+/** What is wished for, as JSON. */
 function wish({ what, when, ...fields }) {
   const order = what.value === "capture"
     ? { ship_name: fields.ship_name.value.trim(), duration: Number(fields.duration.value) }
-    : { kind: fields.kind.value.trim(), payload: payload(fields.payload.value) };
+    : { kind: fields.kind.value.trim() };
   if (when.value === "every") order.every_seconds = Number(fields.every_seconds.value);
   if (when.value === "cron") {
     order.cron = fields.cron.value.trim();
@@ -45,11 +48,10 @@ function wish({ what, when, ...fields }) {
     order.start_time = withOffset(fields.start_time.value);
   }
   if (when.value !== "once" && fields.until.value !== "") order.until = withOffset(fields.until.value);
-  return order;
+  const text = JSON.stringify(order);
+  if (what.value === "capture") return text;
+  return `${text.slice(0, -1)},"payload":${payload(fields.payload.value)}}`;
 }
-
-/** What was sent last without an answer: sent again, it is made once. */
-let sent = { text: "", key: "" };
 
 async function add(form) {
   const names = [...form.elements].filter((field) => field.name);
@@ -67,16 +69,11 @@ async function add(form) {
     start_time: when === "cron" ? "" : future(fields.start_time, when === "once"),
     until: when === "once" ? "" : future(fields.until, false),
   });
-  const order = wish(fields);
-  const text = JSON.stringify(order);
-  if (sent.text !== text) sent = { text, key: `page-${Date.now()}-${Math.random()}` };
   try {
-    await ask("POST", "/scheduler/", order, { "Idempotency-Key": sent.key });
+    await make("/scheduler/", wish(fields));
   } catch (error) {
-    if (error.status) sent = { text: "", key: "" };
     markRefusal(form, error);
   }
-  sent = { text: "", key: "" };
   document.getElementById("schedules-done").textContent = "Scheduled.";
 }
 
@@ -89,13 +86,13 @@ async function unless(gone, asked) {
   }
 }
 
-const path = (button) => `/scheduler/${encodeURIComponent(button.dataset.id)}`;
+const path = ({ id }) => `/scheduler/${encodeURIComponent(id)}`;
 
 export const actions = {
   "add-schedule": add,
-  "cancel-schedule": (button) => ask("POST", `${path(button)}/cancel`),
-  "remove-schedule": async (button) => {
-    await unless([404], ask("DELETE", path(button)));
+  "cancel-schedule": (_, data) => ask("POST", `${path(data)}/cancel`),
+  "remove-schedule": async (_, data) => {
+    await unless([404], ask("DELETE", path(data)));
     location.hash = "#schedules";
   },
 };

@@ -25,9 +25,9 @@ async function start(form) {
   await ask("POST", "/stream/", wish);
 }
 
-async function stop(button) {
+async function stop(_, { id }) {
   try {
-    await ask("DELETE", `/stream/${encodeURIComponent(button.dataset.id)}`);
+    await ask("DELETE", `/stream/${encodeURIComponent(id)}`);
   } catch (error) {
     // It has ended meanwhile, which is what was wanted.
     if (error.status !== 404) throw error;

@@ -99,6 +99,7 @@ fn what_others_order_is_seen_live_newest_first_and_can_be_cancelled() {
     browser.wait_text("#calculations-summary", "Nobody computes");
     browser.picture("calculations-nobody");
     browser.click("[aria-label='Cancel 31!']");
+    browser.click_text("#confirm button", "Yes");
     browser.wait_text(&format!("{ROWS}[data-state=cancelled]"), "31");
     browser.wait_text("#calculations-summary", "2 waiting");
     let worker = house.rig.start(&["task-worker"]);
@@ -121,6 +122,7 @@ fn a_long_one_shows_how_far_it_is_and_ends_when_it_is_cancelled() {
     browser.wait_text(&format!("{ROWS} time[data-elapsed]"), " s");
     browser.picture("calculations-running");
     browser.click("[aria-label='Cancel 10000000!']");
+    browser.click_text("#confirm button", "Yes");
     wait_first(&browser, "10000000", "cancelled");
     browser.wait_text("#calculations-summary", "0 running");
 }
@@ -145,6 +147,46 @@ fn all_of_it_goes_with_the_keyboard_alone() {
     browser.press(&[ESCAPE]);
     browser.wait("!document.querySelector('#digits').open");
     browser.wait("document.activeElement.matches('button.link')");
+}
+
+#[test]
+fn whoever_goes_back_out_of_a_dialog_can_use_what_is_shown_then() {
+    let house = House::up();
+    let browser = house.open("/#health");
+    browser.click("nav a[href='#calculations']");
+    house.order(30);
+    wait_first(&browser, "30", "finished");
+    browser.click(&format!("{ROWS} button.link"));
+    browser.wait("document.querySelector('#digits').open");
+    browser.script("history.back()");
+    browser.wait_shown("#health");
+    assert_eq!(browser.value("document.querySelector('dialog[open]')"), Value::Null);
+    browser.click("nav a[href='#calculations']");
+    browser.wait_shown("#calculations");
+}
+
+#[test]
+fn what_is_tried_again_without_an_answer_is_computed_once() {
+    let house = House::server();
+    let browser = house.open("/");
+    browser.script(
+        "const real = window.fetch;
+         window.answers = 0;
+         window.fetch = async (...asked) => {
+           const got = await real(...asked);
+           window.answers += 1;
+           if (window.answers === 1) throw new TypeError('the answer is lost');
+           return got;
+         };",
+    );
+    browser.fill(FIELD, "33");
+    browser.click_text("button", "calc");
+    browser.wait_text("#calculations-wrong", "cannot be reached");
+    browser.click_text("button", "calc");
+    browser.wait("window.answers === 2");
+    house.order(34);
+    wait_first(&browser, "34", "pending");
+    assert_eq!(browser.count(ROWS), 2);
 }
 
 #[test]

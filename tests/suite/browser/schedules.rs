@@ -78,11 +78,32 @@ fn what_others_schedule_is_seen_live_and_cancelled_only_if_meant() {
     browser.click_text("#confirm button", "No");
     browser.wait("!document.querySelector('#confirm').open");
     assert_eq!(browser.count(&format!("{ROWS}[data-state=cancelled]")), 0);
+    browser.wait(&format!("document.activeElement.matches({})", quoted(cancel)));
     browser.click(cancel);
     browser.click_text("#confirm button", "Yes");
     browser.wait_text(&format!("{ROWS}[data-state=cancelled]"), "Defiant");
     browser.wait_shown("#schedules-timeline svg");
     browser.picture("schedules-cancelled");
+}
+
+#[test]
+fn what_is_confirmed_is_done_and_not_what_the_button_has_become() {
+    let house = House::up();
+    let start = (Utc::now() + TimeDelta::minutes(10)).to_rfc3339();
+    let body = json!({ "ship_name": "Defiant", "start_time": start, "duration": 5 });
+    let made = house.ask("POST /scheduler/", &body.to_string());
+    let id = made["id"].as_str().unwrap();
+    let browser = house.open(&format!("{VIEW}?schedule={id}"));
+    browser.click("#schedules-one-cancel");
+    browser.wait("document.querySelector('#confirm').open");
+    house.ask(&format!("POST /scheduler/{id}/cancel"), "");
+    browser.wait("document.querySelector('#schedules-one-remove') !== null");
+    browser.expect_error("status of 409");
+    browser.click_text("#confirm button", "Yes");
+    browser.wait(
+        "performance.getEntriesByType('resource').some(entry => entry.name.endsWith('/cancel'))",
+    );
+    assert_eq!(house.ask("GET /scheduler/", "").as_array().unwrap().len(), 1);
 }
 
 #[test]
