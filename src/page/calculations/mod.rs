@@ -45,6 +45,10 @@ impl View for Calculations {
         Sources { store: true, ..Sources::default() }
     }
 
+    fn choices(&self) -> &'static [&'static str] {
+        &["status", "before"]
+    }
+
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
         async move {
             let (summary, table) = tokio::join!(self.summary(), self.table(focus));

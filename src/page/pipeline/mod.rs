@@ -130,6 +130,10 @@ impl View for Pipeline {
         Sources { state: true, every: Some(EVERY), ..Sources::default() }
     }
 
+    fn choices(&self) -> &'static [&'static str] {
+        &["dead", "before"]
+    }
+
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
         let shared = Arc::clone(&self.shared);
         let asked = dead::Asked::of(focus);
