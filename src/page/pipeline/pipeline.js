@@ -30,10 +30,12 @@ async function follow(receipt, place, said) {
       return;
     }
     if (watched.get(place) !== turn) return;
-    const files = report.parts.flatMap((part) => part.files.map((file) => file.file));
-    const names = files.map((name) => name ?? "no file, as the program made nothing of it");
+    const files = report.parts.flatMap((part) => part.files);
+    const kept = files.filter((file) => !file.dead);
+    const names = kept.map(({ file }) => file ?? "no file, as the program made nothing of it");
+    const dead = kept.length < files.length ? " No worker could do it: see dead letters." : "";
     const waiting = report.waiting > 0 ? ` ${report.waiting} waiting…` : "";
-    place.textContent = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}`;
+    place.textContent = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}${dead}`;
     if (report.waiting === 0) return;
     if (Date.now() > end) {
       place.textContent += " Nobody has taken it in a minute: is a message-consumer running?";
