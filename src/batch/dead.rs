@@ -21,6 +21,7 @@ use super::disk::Disk;
 use super::journal::{BatchRow, decode, encode};
 use super::name::WorkerName;
 use super::recovery::{Found, inspect};
+use super::unsent;
 use crate::broker::retry::Retry;
 use crate::message::{Offset, ShardKey, Topic};
 use crate::state::{State, StateError, Tables, WriteTxn};
@@ -207,6 +208,8 @@ pub(super) fn record(
 }
 
 pub(super) fn store(txn: &mut WriteTxn<'_>, dead: &DeadRow) -> Result<(), StateError> {
+    let before = row_in(&txn.txn, txn.tables, dead.row.number)?;
+    unsent::follow(txn, before.as_ref(), dead)?;
     let number = dead.row.number.to_be_bytes();
     Ok(txn.tables.dead.put(&mut txn.txn, &number, &encode(dead)?)?)
 }
@@ -233,16 +236,20 @@ pub fn newest(
     is_all: bool,
 ) -> Result<Vec<DeadRow>, StateError> {
     let txn = state.read()?;
+    // However many were sent again below them, no more than these are looked for.
+    let unsent = unsent::load(&txn, state.tables())?.filter(|_| !is_all);
+    let most = unsent.and_then(|unsent| usize::try_from(unsent.files()).ok());
+    let limit = most.map_or(limit, |most| most.min(limit));
     let before = before.to_be_bytes();
     let below = (Bound::Unbounded, Bound::Excluded(before.as_slice()));
     let mut found = Vec::new();
     for row in state.tables().dead.rev_range(&txn, &below)? {
+        if found.len() >= limit {
+            break;
+        }
         let dead: DeadRow = decode("a row of table dead", row?.1)?;
         if is_all || dead.resent_ms.is_none() {
             found.push(dead);
-        }
-        if found.len() >= limit {
-            break;
         }
     }
     Ok(found)
@@ -271,17 +278,21 @@ pub(super) fn row_in(
 ///
 /// # Errors
 /// It is not.
-pub fn read(disk: &dyn Disk, dead: &DeadRow) -> Result<Vec<String>, DeadError> {
+pub fn read(
+    disk: &dyn Disk,
+    dead: &DeadRow,
+) -> Result<impl Iterator<Item = Result<String, DeadError>>, DeadError> {
     let file = || dead.row.file.clone();
-    let io = |source| DeadError::Io { file: file(), source };
-    match inspect(disk, &dead.row.file, &dead.row).map_err(io)? {
+    let io = |file: PathBuf| move |source| DeadError::Io { file, source };
+    match inspect(disk, &dead.row.file, &dead.row).map_err(io(file()))? {
         Found::Absent => return Err(DeadError::Gone(file())),
         Found::Damaged(found) => return Err(DeadError::Damaged { file: file(), found }),
         Found::Whole => {}
     }
-    let opened = disk.open(&dead.row.file).map_err(io)?;
+    let opened = disk.open(&dead.row.file).map_err(io(file()))?;
     let lines = BufReader::new(opened.ok_or_else(|| DeadError::Gone(file()))?).lines();
-    lines.collect::<io::Result<_>>().map_err(io)
+    let file = file();
+    Ok(lines.map(move |line| line.map_err(io(file.clone()))))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@
 //! | [`journal`] | the rows of both, and the workers' totals |
 //! | [`latest`] | the latest rows of all shards |
 //! | [`dead`] | messages that no worker could do: kept, and shown |
+//! | [`unsent`] | how many of them were not sent again |
 //! | [`resend`] | dead letters go again, as they are or edited, each file once |
 //! | [`output`] | the output directory, bound to this state environment by its marker |
 //! | [`disk`] | every call on batch files, behind one trait with a written fault model |
@@ -42,6 +43,7 @@ pub mod output;
 mod record;
 pub mod recovery;
 pub mod resend;
+pub mod unsent;
 pub mod verify;
 pub mod writer;
 

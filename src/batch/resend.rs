@@ -83,6 +83,7 @@ impl Resender<'_> {
         }
         let mut parts: BTreeMap<ShardKey, Lines> = BTreeMap::new();
         for line in dead::read(self.disk, dead)? {
+            let line = line?;
             let letter: DeadLetter<'_> =
                 serde_json::from_str(&line).map_err(|error| damaged(error.to_string()))?;
             let no_entry = |wrong| {

@@ -173,6 +173,7 @@ fn show(command: &ShowCommand) -> Result<Exit, Failure> {
     for number in &command.numbers {
         let row = dead::row(&state, *number).map_err(failure)?;
         for line in dead::read(&disk, &row).map_err(failure)? {
+            let line = line.map_err(failure)?;
             writeln!(out, "{line}").context("writing to stdout").or_exit(Exit::Io)?;
         }
     }

@@ -83,7 +83,7 @@ impl<'a> Front<'a> {
         let url = format!("{scheme}://{address}");
         let (part, at) = (service.to_owned(), Some(url.clone()));
         self.presence.add(Part { service: part, url: at, ..Part::default() });
-        tracing::info!(service, url, "listening");
+        tracing::info!(service, %url, "listening");
         Ok(Entrance { listener, address })
     }
 

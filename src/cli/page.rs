@@ -11,7 +11,7 @@ use super::task_store::TaskStore;
 use crate::broker::rabbitmq::QueueView;
 use crate::broker::rabbitmq::publisher::RabbitPublisher;
 use crate::page::board::Board;
-use crate::page::calculations::Calculations;
+use crate::page::calculations::{Calculations, Counts};
 use crate::page::health::{Beyond, Health, RemoteBroker};
 use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
 use crate::page::schedules::Schedules;
@@ -51,6 +51,9 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         store: Arc::clone(&store.store),
         kind: order::KIND.parse().or_exit(Exit::Software)?,
         output_length_max: tasks.max_length,
+        clock: Arc::clone(&process.clock),
+        state_dir: process.state.dir().to_owned(),
+        counts: Counts::default(),
     };
     let health = Health {
         state: process.state.clone(),

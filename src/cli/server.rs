@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::broker_metrics::BrokerMetrics;
 use super::exit::{Exit, Failure, OrExit};
@@ -168,6 +168,7 @@ fn dead_letters(
         waker: waker.context("wake-up sockets").or_exit(Exit::CannotCreate)?,
         place_of: topics::place_of,
         shards: common.shards.count(),
+        desks: Arc::new(Semaphore::new(dead::READ_AT_ONCE)),
     })
 }
 

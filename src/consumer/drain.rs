@@ -25,6 +25,10 @@ use crate::state::StateError;
 /// How often it is said what the workers do.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
 
+/// How far the clocks may come apart before one of them has jumped, or the machine was suspended,
+/// in milliseconds.
+const CLOCK_JUMP_MS: u64 = 1000;
+
 const LOCKING: &str = "locking a shard";
 
 impl ConsumeError {
@@ -123,7 +127,7 @@ impl Consumer {
             owned.writer.finish_again();
             let now = self.clock.monotonic();
             owned.pools.iter_mut().for_each(|(pool, _)| pool.supervise(now));
-            noticeboard.show(now, owned, &self.presence);
+            noticeboard.show(now, self.clock.wall_ms(), owned, &self.presence);
             if self.clock.monotonic() >= history.due_at {
                 history.due_at += self.settings.history_every;
                 self.log_history(&mut history.logged);
@@ -229,28 +233,37 @@ impl Consumer {
 /// Says on the card of the process what the workers do.
 struct Noticeboard {
     due_at: Instant,
-    /// The same moment by two clocks: what is said of the same is the same until it changes.
-    started: (Instant, u64),
+    /// The same moment by two clocks, taken anew when one of them has jumped: what is said of the
+    /// same is the same until it changes.
+    same: (Instant, u64),
 }
 
 impl Noticeboard {
     fn new(clock: &dyn Clock) -> Self {
         let now = clock.monotonic();
-        Self { due_at: now, started: (now, clock.wall_ms()) }
+        Self { due_at: now, same: (now, clock.wall_ms()) }
     }
 
-    fn show(&mut self, now: Instant, owned: &Owned, presence: &Presence) {
+    fn show(&mut self, now: Instant, now_ms: u64, owned: &Owned, presence: &Presence) {
         if now < self.due_at {
             return;
         }
         self.due_at = now + NOTICE_EVERY;
-        let (start, start_ms) = self.started;
-        let wall_ms = |at: Instant| {
-            let since_ms = at.saturating_duration_since(start).as_millis();
-            start_ms.saturating_add(u64::try_from(since_ms).unwrap_or(u64::MAX))
-        };
+        if wall_ms(self.same, now).abs_diff(now_ms) > CLOCK_JUMP_MS {
+            self.same = (now, now_ms);
+        }
+        let same = self.same;
+        let wall_ms = |at: Instant| wall_ms(same, at);
         presence.show_pools(owned.pools.iter().map(|(pool, _)| pool.card(wall_ms)).collect());
     }
+}
+
+/// The wall time of a moment, told from one that is known by both clocks.
+fn wall_ms((known, known_ms): (Instant, u64), at: Instant) -> u64 {
+    let ms = |from: Instant, to: Instant| {
+        u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
+    };
+    known_ms.saturating_add(ms(known, at)).saturating_sub(ms(at, known))
 }
 
 /// When the workers' history is logged, and what was.

@@ -1,9 +1,10 @@
 //! Who looks at what, and when it is drawn again.
 //!
-//! What a browser looks at is a text, `view?focus`. One task draws each text that somebody looks
-//! at, and ends when nobody does: at once when something has changed after a quiet time, and at
-//! most every [`REDRAWN_EVERY`] while things keep changing. Who is slow gets what stands when he is
-//! ready, and no queue of what stood before.
+//! What a browser looks at is a text, `view?focus`. One task draws each view and focus that
+//! somebody looks at, and ends when nobody does: at once when something has changed after a quiet
+//! time, and at most every [`REDRAWN_EVERY`] while things keep changing. Who is slow gets what
+//! stands when he is ready, and no queue of what stood before. However many different things are
+//! looked at, [`DRAWN_AT_ONCE`] are drawn at a time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::view::{Focus, Fragment, Sources, View};
@@ -20,7 +21,9 @@ use crate::state::State;
 use crate::store::{Bells, Store};
 
 /// How often the same is drawn, at most.
-const REDRAWN_EVERY: Duration = Duration::from_millis(150);
+const REDRAWN_EVERY: Duration = Duration::from_millis(200);
+/// How many are drawn at a time, at most.
+const DRAWN_AT_ONCE: usize = 4;
 /// How often it is looked whether the state environment has changed.
 const STATE_LOOKED_EVERY: Duration = Duration::from_millis(50);
 /// How often a view is drawn whose bell has not rung: a ring may be lost.
@@ -43,13 +46,24 @@ struct Drawn {
     pieces: Arc<Vec<Piece>>,
 }
 
+/// A view, and what of it is looked at.
+type Subject = (&'static str, Focus);
+
+/// What stands of it, for all who look at it.
+struct Shown {
+    /// What the first of them calls it, as in its frames.
+    text: Arc<str>,
+    drawn: watch::Sender<Drawn>,
+}
+
 /// The board.
 pub struct Board {
     views: Vec<Arc<dyn View>>,
     state: State,
     store: Arc<dyn Store>,
     life: Lifecycle,
-    drawn: Mutex<HashMap<String, watch::Sender<Drawn>>>,
+    shown: Mutex<HashMap<Subject, Shown>>,
+    desks: Semaphore,
 }
 
 impl fmt::Debug for Board {
@@ -63,6 +77,8 @@ impl fmt::Debug for Board {
 #[derive(Debug)]
 pub struct Look {
     drawn: watch::Receiver<Drawn>,
+    /// What it calls that, if others call it otherwise.
+    text: Option<String>,
     /// The last drawing of which all was taken.
     seen: u64,
     /// What is to be sent yet, the first at the end.
@@ -80,9 +96,18 @@ impl Look {
             self.drawn.changed().await.ok()?;
             let drawn = self.drawn.borrow_and_update().clone();
             let news = drawn.pieces.iter().rev().filter(|piece| piece.drawing > self.seen);
-            self.waiting.extend(news.map(|piece| piece.frame.clone()));
+            let text = self.text.as_deref();
+            self.waiting.extend(news.map(|piece| called(text, &piece.frame)));
             self.seen = drawn.drawing;
         }
+    }
+}
+
+/// A frame under the name that its receiver has for what it looks at.
+fn called(text: Option<&str>, frame: &Utf8Bytes) -> Utf8Bytes {
+    match text.zip(frame.split_once('#')) {
+        Some((text, (_, piece))) => format!("{text}#{piece}").into(),
+        None => frame.clone(),
     }
 }
 
@@ -95,7 +120,8 @@ impl Board {
         store: Arc<dyn Store>,
         life: Lifecycle,
     ) -> Self {
-        Self { views, state, store, life, drawn: Mutex::default() }
+        let desks = Semaphore::new(DRAWN_AT_ONCE);
+        Self { views, state, store, life, shown: Mutex::default(), desks }
     }
 
     /// Begins to look at `view?focus`; `None` if there is no such view. Needs a tokio runtime.
@@ -106,69 +132,68 @@ impl Board {
         }
         let (name, focus) = text.split_once('?').unwrap_or((text, ""));
         let view = Arc::clone(self.views.iter().find(|view| view.name() == name)?);
-        let mut all = held(&self.drawn);
-        let receiver = match all.get(text) {
-            Some(sender) => {
-                let mut receiver = sender.subscribe();
-                // What stands already is news to whoever comes.
-                receiver.mark_changed();
-                receiver
-            }
-            None => {
-                let sender = watch::Sender::new(Drawn::default());
-                let receiver = sender.subscribe();
-                all.insert(text.to_owned(), sender.clone());
-                let drawing = Drawing {
-                    text: text.to_owned(),
-                    focus: Focus::read(focus),
-                    pulse: Pulse::new(self, view.as_ref()),
-                    board: Arc::clone(self),
-                    view,
-                    sender,
-                };
-                tokio::spawn(drawing.run());
-                receiver
-            }
-        };
-        Some(Look { drawn: receiver, seen: 0, waiting: Vec::new() })
+        let focus = Focus::read(focus).only(view.choices());
+        let subject = (view.name(), focus);
+        let mut all = held(&self.shown);
+        if let Some(shown) = all.get(&subject) {
+            let mut drawn = shown.drawn.subscribe();
+            // What stands already is news to whoever comes.
+            drawn.mark_changed();
+            let other = Some(text).filter(|text| *text != &*shown.text).map(str::to_owned);
+            return Some(Look { drawn, text: other, seen: 0, waiting: Vec::new() });
+        }
+        let (text, sender) = (Arc::from(text), watch::Sender::new(Drawn::default()));
+        let drawn = sender.subscribe();
+        let shown = Shown { text: Arc::clone(&text), drawn: sender.clone() };
+        all.insert(subject.clone(), shown);
+        let pulse = Pulse::new(self, view.as_ref());
+        let drawing = Drawing { board: Arc::clone(self), view, subject, text, sender, pulse };
+        tokio::spawn(drawing.run());
+        Some(Look { drawn, text: None, seen: 0, waiting: Vec::new() })
     }
 }
 
-/// Draws one text as long as somebody looks at it.
+/// Draws one subject as long as somebody looks at it.
 struct Drawing {
     board: Arc<Board>,
     view: Arc<dyn View>,
-    text: String,
-    focus: Focus,
+    subject: Subject,
+    text: Arc<str>,
     sender: watch::Sender<Drawn>,
     pulse: Pulse,
 }
 
 impl Drawing {
     async fn run(mut self) {
-        let sender = self.sender.clone();
-        loop {
+        let (board, sender) = (Arc::clone(&self.board), self.sender.clone());
+        // The desks are never closed.
+        while let Ok(desk) = board.desks.acquire().await {
+            // Whoever asked may have gone on to something else meanwhile.
+            if self.is_left() {
+                return;
+            }
             self.pulse.mark();
             let began_at = Instant::now();
-            let fragments = self.view.draw(&self.focus).await;
+            let fragments = self.view.draw(&self.subject.1).await;
+            drop(desk);
             self.publish(fragments);
             tokio::select! {
-                () = self.board.life.stopping() => break,
+                () = board.life.stopping() => break,
                 () = sender.closed() => if self.is_left() { return },
                 () = self.pulse.beat() => {}
             }
             sleep_until(began_at + REDRAWN_EVERY).await;
         }
         // Those who look learn of the end by it.
-        held(&self.board.drawn).remove(&self.text);
+        held(&board.shown).remove(&self.subject);
     }
 
     /// Whether nobody looks any more; then nobody will find it either.
     fn is_left(&self) -> bool {
-        let mut all = held(&self.board.drawn);
+        let mut all = held(&self.board.shown);
         let is_left = self.sender.receiver_count() == 0;
         if is_left {
-            all.remove(&self.text);
+            all.remove(&self.subject);
         }
         is_left
     }
@@ -284,6 +309,10 @@ mod tests {
             Sources { state: true, ..Sources::default() }
         }
 
+        fn choices(&self) -> &'static [&'static str] {
+            &["still", "more"]
+        }
+
         fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
             let times = self.0.fetch_add(1, Ordering::SeqCst) + 1;
             let still = focus.get("still").unwrap_or_default().to_owned();
@@ -369,7 +398,7 @@ mod tests {
         let mut look = rig.board.look("counting").unwrap();
         next(&mut look).await;
         drop(look);
-        while !held(&rig.board.drawn).is_empty() {
+        while !held(&rig.board.shown).is_empty() {
             tokio::task::yield_now().await;
         }
         let mut look = rig.board.look("counting").unwrap();
@@ -378,6 +407,32 @@ mod tests {
         }
         rig.life.stop();
         assert!(look.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_same_by_another_name_is_drawn_once_and_comes_under_that_name() {
+        let rig = rig();
+        let mut first = rig.board.look("counting?still=a&more=b").unwrap();
+        assert_eq!(next(&mut first).await, "counting?still=a&more=b#still\na");
+        for other in ["counting?more=b&still=%61", "counting?still=a&x=1&more=b"] {
+            let mut look = rig.board.look(other).unwrap();
+            assert_eq!(next(&mut look).await, format!("{other}#still\na"));
+            assert_eq!(next(&mut look).await, format!("{other}#times\n1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_left_before_its_turn_is_not_drawn() {
+        let rig = rig();
+        let desks = rig.board.desks.acquire_many(4).await.unwrap();
+        for place in 0..100 {
+            drop(rig.board.look(&format!("counting?still={place}")).unwrap());
+        }
+        drop(desks);
+        while !held(&rig.board.shown).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(rig.view.0.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]

@@ -61,6 +61,11 @@ pub trait View: Send + Sync + 'static {
         None
     }
 
+    /// The names in a focus that make a difference to it.
+    fn choices(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Draws what stands now: always the same fragments, also where one cannot be read.
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>>;
 }
@@ -89,6 +94,13 @@ impl Focus {
     pub fn get(&self, name: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(known, _)| known == name);
         pair.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The same with these names alone, in their order.
+    #[must_use]
+    pub fn only(&self, names: &[&str]) -> Self {
+        let chosen = |name: &&str| Some(((*name).to_owned(), self.get(name)?.to_owned()));
+        Self { pairs: names.iter().filter_map(chosen).collect() }
     }
 
     /// What is chosen for `name`, if it is a value of this type.

@@ -10,8 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::batch::dead::{self, DeadRow};
 use crate::batch::journal;
+use crate::batch::unsent::{Sum, Unsent, unsent};
 use crate::broker::append::{ShardEnd, shard_ends};
 use crate::broker::frames::oldest_waiting_ms;
 use crate::broker::ownership::is_owned;
@@ -100,7 +100,8 @@ impl Watch {
         now.saturating_duration_since(*since)
     }
 
-    /// Why the messages of a shard do not get on, if they do not.
+    /// Why the messages of a shard do not get on, if they do not; the same words for as long as
+    /// nothing but time goes by.
     #[must_use]
     pub fn shard_problem(&self, view: &ShardView) -> Option<String> {
         let stalled = self.stalled_for(view);
@@ -111,14 +112,14 @@ impl Watch {
         let owned = is_owned(self.state.dir(), *key).unwrap_or(true);
         if !owned && *age > UNOWNED_MAX {
             return Some(format!(
-                "{key}: {waiting} messages wait, the oldest for {} s, and nobody consumes them: \
-                 start message-consumer with the same STATE_DIR",
-                age.as_secs()
+                "{key}: messages wait, the oldest for more than {} s, and nobody \
+                 consumes them: start message-consumer with the same STATE_DIR",
+                UNOWNED_MAX.as_secs()
             ));
         }
         (owned && stalled > STALLED_MAX).then(|| {
-            let seconds = stalled.as_secs();
-            format!("{key}: {waiting} messages wait, and none was committed for {seconds} s")
+            let seconds = STALLED_MAX.as_secs();
+            format!("{key}: messages wait, and none was committed for more than {seconds} s")
         })
     }
 }
@@ -217,21 +218,22 @@ impl Collector for PipelineMetrics {
         }
         let state = &self.0.state;
         let batches = state.read().and_then(|txn| journal::batches(&txn, state.tables()));
-        let dead = dead::rows(state).unwrap_or_default();
-        let dead_of = |topic: Topic| {
-            let of_topic = |dead: &&DeadRow| dead.key().is_some_and(|key| key.topic == topic);
-            let dead = dead.iter().filter(of_topic).filter(|dead| dead.resent_ms.is_none());
-            gauge(dead.map(|dead| dead.row.range.count()).sum())
-        };
-        let (used, most) = state.used_bytes().unwrap_or_default();
+        // What cannot be read is left out, as 0 would be a lie.
+        let unsent = unsent(state).ok();
+        let dead = |of: fn(Unsent) -> Sum| unsent.map(|unsent| gauge(of(unsent).messages));
+        let (of_messages, of_telemetry) = (dead(|of| of.messages), dead(|of| of.telemetry));
+        let commits = Some(Metric::Counter(state.commits()));
+        let (used, most) =
+            state.used_bytes().map(|(used, most)| (gauge(used), gauge(most))).ok().unzip();
         for (name, help, figure) in [
-            ("batches_committed", "Batches ever committed", Metric::Counter(batches.unwrap_or(0))),
-            ("messages_dead", "Dead letters that were not sent again", dead_of(Topic::Messages)),
-            ("telemetry_dead", "Readings among dead letters, likewise", dead_of(Topic::Telemetry)),
-            ("state_commits", "Commits synced by this process", Metric::Counter(state.commits())),
-            ("state_used_bytes", "Bytes used of the state map", gauge(used)),
-            ("state_map_bytes", "Bytes that the state map may use", gauge(most)),
+            ("batches_committed", "Batches ever committed", batches.ok().map(Metric::Counter)),
+            ("messages_dead", "Dead letters that were not sent again", of_messages),
+            ("telemetry_dead", "Readings among dead letters, likewise", of_telemetry),
+            ("state_commits", "Commits synced by this process", commits),
+            ("state_used_bytes", "Bytes used of the state map", used),
+            ("state_map_bytes", "Bytes that the state map may use", most),
         ] {
+            let Some(figure) = figure else { continue };
             let family = encoder.encode_descriptor(name, help, None, figure.metric_type())?;
             figure.encode(family)?;
         }

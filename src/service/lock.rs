@@ -23,9 +23,15 @@ impl FileLock {
     /// # Errors
     /// The file can't be made or locked.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        let taken = try_flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(taken.then_some(Self { _file: file }))
+        loop {
+            let file = open(path)?;
+            if !try_flock(&file, FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(None);
+            }
+            if is_there(&file)? {
+                return Ok(Some(Self { _file: file }));
+            }
+        }
     }
 
     /// Takes the file at `path`, making it if it is not there, and waits while another holder has
@@ -37,8 +43,7 @@ impl FileLock {
         loop {
             let file = open(path)?;
             flock(&file, FlockOperation::LockExclusive)?;
-            // Somebody removed it just before: nobody would see this lock.
-            if file.metadata()?.nlink() > 0 {
+            if is_there(&file)? {
                 return Ok(Self { _file: file });
             }
         }
@@ -56,6 +61,11 @@ impl FileLock {
         // Shared, and let go at once: who tries in this instant tries again.
         Ok(!try_flock(&file, FlockOperation::NonBlockingLockShared)?)
     }
+}
+
+/// Not if somebody removed it just before: nobody would see its lock.
+fn is_there(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() > 0)
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -155,7 +155,7 @@ impl Presence {
         clock: &dyn Clock,
     ) -> io::Result<Self> {
         let folder = state_dir.join(FOLDER);
-        remove_dead(&folder)?;
+        remove_dead(&folder).map_err(|error| at(&folder, &error))?;
         let pid = std::process::id();
         let place = Place { folder, name: format!("{command}-{pid}") };
         let lock = FileLock::take(&place.with("lock"))?;
@@ -212,7 +212,8 @@ impl Presence {
 fn remove_dead(folder: &Path) -> io::Result<()> {
     for name in names(folder, ".lock")? {
         let place = Place { folder: folder.to_owned(), name };
-        if let Some(lock) = FileLock::try_take(&place.with("lock"))? {
+        // That of another user, such as root, is not ours to remove.
+        if let Ok(Some(lock)) = FileLock::try_take(&place.with("lock")) {
             place.remove();
             drop(lock);
         }
@@ -235,22 +236,24 @@ fn names(folder: &Path, ending: &str) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The cards of all processes of the state directory that live now, the oldest one first.
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The cards of all processes of the state directory that live now, the oldest one first; not those
+/// that this user may not read.
 ///
 /// # Errors
-/// The folder, a lock or a card can't be read.
+/// The folder can't be read.
 pub fn living(state_dir: &Path) -> io::Result<Vec<Card>> {
     let folder = state_dir.join(FOLDER);
     let mut cards: Vec<Card> = Vec::new();
-    for name in names(&folder, ".json")? {
+    for name in names(&folder, ".json").map_err(|error| at(&folder, &error))? {
         let place = Place { folder: folder.clone(), name };
-        if !FileLock::is_held(&place.with("lock"))? {
+        if !FileLock::is_held(&place.with("lock")).unwrap_or(false) {
             continue;
         }
-        let text = match fs::read(place.with("json")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read?,
-        };
+        let Ok(text) = fs::read(place.with("json")) else { continue };
         // Of a version to come, which says it in other words.
         let Ok(card) = serde_json::from_slice(&text) else { continue };
         cards.push(card);
@@ -308,6 +311,20 @@ mod tests {
         let _scheduler = announce(dir.path(), "scheduler");
         assert_eq!(commands(dir.path()), ["scheduler"]);
         assert_eq!(files(dir.path()), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_hides_nobody_and_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let _server = announce(dir.path(), "server");
+        // A folder can neither be opened for writing nor be read, whoever runs this.
+        for name in ["up-1.lock", "up-1.json"] {
+            fs::create_dir(dir.path().join(FOLDER).join(name)).unwrap();
+        }
+        let _scheduler = announce(dir.path(), "scheduler");
+        let mut seen = commands(dir.path());
+        seen.sort();
+        assert_eq!(seen, ["scheduler", "server"]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn what_is_looked_at_comes_at_once_and_then_whenever_it_changes() {
     shows(&mut client, table, "Nothing computed");
     request(server.address(), "POST", "/factorial", &[], b"{\"input\":31}");
     shows(&mut client, table, ">31<");
-    shows(&mut client, "calculations#calculations-summary", "Nobody computes");
+    shows(&mut client, "calculations#calculations-summary", "nobody computes");
     say(&mut client, "calculations?status=finished");
     let filtered = "calculations?status=finished#calculations-table";
     shows(&mut client, filtered, "none of these");

@@ -3,22 +3,32 @@
 //! Focus: `status` (pending, finished, error), `before` (the last id of the page before).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::format::{Count, Moment, Span};
+use super::format::{self, Moment, Span};
 use super::view::{Focus, Fragment, Sources, View};
+use crate::clock::Clock;
 use crate::rooms::calculations::item;
 use crate::rooms::calculations::order::Order;
-use crate::store::{Filter, Millis, Store, StoreError, Task, TaskState};
+use crate::service::presence::living;
+use crate::store::{Count, Filter, Millis, Store, StoreError, Task, TaskState};
 use crate::task::{Name, TaskId};
 use crate::tasks::page;
 
 /// Rows of a page.
 const ROWS: usize = 50;
+/// How long the counts are good for.
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
+/// How long one is due before it is asked whether anybody computes, in milliseconds.
+const OVERDUE_MS: Millis = 5000;
 
 /// The view.
 pub struct Calculations {
@@ -28,6 +38,30 @@ pub struct Calculations {
     pub kind: Name,
     /// Digits that are shown before an output is shortened.
     pub output_length_max: usize,
+    /// For what is due.
+    pub clock: Arc<dyn Clock>,
+    /// Where processes of this machine tell of themselves.
+    pub state_dir: PathBuf,
+    /// The last counts.
+    pub counts: Counts,
+}
+
+/// How many tasks there are, asked for once for all who look, and again when it is old.
+#[derive(Debug, Default)]
+pub struct Counts(Mutex<Option<(Instant, Vec<Count>)>>);
+
+impl Counts {
+    async fn get(&self, store: &dyn Store) -> Result<Vec<Count>, StoreError> {
+        let mut known = self.0.lock().await;
+        if let Some((asked_at, counts)) = known.as_ref()
+            && asked_at.elapsed() < COUNTED_EVERY
+        {
+            return Ok(counts.clone());
+        }
+        let counts = store.counts().await?;
+        *known = Some((Instant::now(), counts.clone()));
+        Ok(counts)
+    }
 }
 
 impl fmt::Debug for Calculations {
@@ -45,6 +79,10 @@ impl View for Calculations {
         Sources { store: true, ..Sources::default() }
     }
 
+    fn choices(&self) -> &'static [&'static str] {
+        &["status", "before"]
+    }
+
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
         async move {
             let (summary, table) = tokio::join!(self.summary(), self.table(focus));
@@ -59,6 +97,8 @@ impl View for Calculations {
     }
 }
 
+const WAITING: [TaskState; 2] = [TaskState::Pending, TaskState::Queued];
+
 const SUMMARY: &str = "calculations-summary";
 const TABLE: &str = "calculations-table";
 
@@ -66,12 +106,12 @@ const TABLE: &str = "calculations-table";
 #[derive(Template)]
 #[template(path = "calculations/summary.html", config = "src/page/askama.toml")]
 struct Summary {
-    waiting: Count,
-    running: Count,
-    finished: Count,
+    waiting: format::Count,
+    running: format::Count,
+    finished: format::Count,
     /// Failed, cancelled or missed.
-    others: Count,
-    /// Some wait, and there is no worker.
+    others: format::Count,
+    /// Some are due and none runs, and nobody here would compute them.
     nobody_works: bool,
 }
 
@@ -91,7 +131,7 @@ struct Row {
     input: Option<u64>,
     output: Option<String>,
     /// How many digits the output has.
-    digits: Count,
+    digits: format::Count,
     state: TaskState,
     /// Percent.
     progress: u16,
@@ -117,7 +157,7 @@ impl Row {
             id: task.id,
             input: Order::read(&task.payload).map(|order| order.input),
             output: result.map(|head| item::shortened(head, output_length_max)),
-            digits: Count(result.map_or(0, |head| head.bytes)),
+            digits: format::Count(result.map_or(0, |head| head.bytes)),
             state: task.state,
             progress: task.progress / 10,
             error: item::error(task),
@@ -132,20 +172,50 @@ impl Row {
 
 impl Calculations {
     async fn summary(&self) -> Result<Fragment, StoreError> {
-        let (counts, workers) = tokio::try_join!(self.store.counts(), self.store.workers())?;
+        let counts = self.counts.get(self.store.as_ref()).await?;
         let of = |states: &[TaskState]| {
             let counts = counts.iter().filter(|count| count.kind == self.kind);
             counts.filter(|count| states.contains(&count.state)).map(|count| count.tasks).sum()
         };
-        let waiting = of(&[TaskState::Pending, TaskState::Queued]);
+        let waiting = of(&WAITING);
+        let running = of(&[TaskState::Running]);
+        let may_be_stuck = waiting > 0 && running == 0;
         let summary = Summary {
-            waiting: Count(waiting),
-            running: Count(of(&[TaskState::Running])),
-            finished: Count(of(&[TaskState::Finished])),
-            others: Count(of(&[TaskState::Failed, TaskState::Cancelled, TaskState::Missed])),
-            nobody_works: waiting > 0 && workers.is_empty(),
+            waiting: format::Count(waiting),
+            running: format::Count(running),
+            finished: format::Count(of(&[TaskState::Finished])),
+            others: format::Count(of(&[
+                TaskState::Failed,
+                TaskState::Cancelled,
+                TaskState::Missed,
+            ])),
+            nobody_works: may_be_stuck && self.is_overdue().await? && !self.is_staffed().await,
         };
         Ok(Fragment::of(SUMMARY, &summary))
+    }
+
+    /// Whether one of the latest that wait has been due for long.
+    async fn is_overdue(&self) -> Result<bool, StoreError> {
+        let filter = Filter {
+            kind: Some(self.kind.clone()),
+            states: WAITING.to_vec(),
+            endpoint: None,
+            before: None,
+            tasks_max: ROWS,
+        };
+        let since_ms = self.clock.wall_ms().cast_signed().saturating_sub(OVERDUE_MS);
+        Ok(self.store.tasks(filter).await?.iter().any(|task| task.run_at_ms <= since_ms))
+    }
+
+    /// Whether a process of this machine computes: a worker with nothing to do does not sign.
+    async fn is_staffed(&self) -> bool {
+        let (dir, kind) = (self.state_dir.clone(), self.kind.to_string());
+        let looked = tokio::task::spawn_blocking(move || {
+            let cards = living(&dir).unwrap_or_default();
+            let mut parts = cards.iter().flat_map(|card| &card.parts);
+            parts.any(|part| part.kinds.contains(&kind))
+        });
+        looked.await.unwrap_or(false)
     }
 
     async fn table(&self, focus: &Focus) -> Result<Fragment, StoreError> {

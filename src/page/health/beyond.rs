@@ -71,7 +71,7 @@ impl<T: Clone + Send + 'static> Remembered<T> {
 /// What a store says of tasks and schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tasks {
-    /// How many parts of processes, wherever they are, have signed that they run tasks.
+    /// How many parts of processes, wherever they are, have signed for tasks that they run now.
     pub(super) workers: usize,
     /// Whether a schedule recurs.
     pub(super) recurs: bool,

@@ -106,12 +106,23 @@ impl View for Health {
             };
             let recurs = tasks.as_ref().and_then(|tasks| tasks.as_ref().ok());
             let recurs = recurs.is_some_and(|tasks| tasks.recurs);
-            let ready = Ready { problems: &here.problems, hints: hints(&here.cards, &spaceship) };
             let (is_remote, has_broker) = (self.is_remote, self.broker.is_some());
-            let running = Running {
-                cards: here.cards.iter().map(CardView::of).collect(),
-                absent: absent(&here.cards, has_broker, recurs, is_remote),
-                spaceship,
+            let (ready, running) = match here.cards {
+                Ok(cards) => {
+                    let absent = absent(&cards, has_broker, recurs, is_remote);
+                    let hints = hints(&cards, &spaceship);
+                    let missed = absent.iter().filter(|absent| absent.is_missed).collect();
+                    let ready = Ready { problems: &here.problems, missed, hints };
+                    let ready = Fragment::of(READY, &ready);
+                    let cards = cards.iter().map(CardView::of).collect();
+                    (ready, Fragment::of(RUNNING, &Running { cards, spaceship, absent }))
+                }
+                Err(why) => {
+                    let problems = &here.problems;
+                    let ready = Ready { problems, missed: Vec::new(), hints: Vec::new() };
+                    let running = Fragment::trouble(RUNNING, "What runs", &why);
+                    (Fragment::of(READY, &ready), running)
+                }
             };
             let ground = Ground {
                 state_dir: self.state.dir().display().to_string(),
@@ -123,11 +134,7 @@ impl View for Health {
                 disk: here.disk,
                 map: here.map,
             };
-            vec![
-                Fragment::of(READY, &ready),
-                Fragment::of(RUNNING, &running),
-                Fragment::of(GROUND, &ground),
-            ]
+            vec![ready, running, Fragment::of(GROUND, &ground)]
         }
         .boxed()
     }
@@ -139,7 +146,7 @@ impl Health {
         let (state, readiness) = (self.state.clone(), Arc::clone(&self.readiness));
         let broker = self.broker.clone();
         let looking = tokio::task::spawn_blocking(move || Here::look(&state, &*readiness, broker));
-        looking.await.map_err(|error| error.to_string())?
+        looking.await.map_err(|error| error.to_string())
     }
 
     /// The spaceship; `None` where it is one of the processes here.
@@ -160,7 +167,7 @@ impl Health {
 /// What is read on this machine.
 struct Here {
     problems: Vec<String>,
-    cards: Vec<Card>,
+    cards: Result<Vec<Card>, String>,
     broker: Option<BrokerView>,
     redis: Option<String>,
     disk: Result<DiskView, String>,
@@ -169,27 +176,23 @@ struct Here {
 
 impl Here {
     /// May block.
-    fn look(
-        state: &State,
-        readiness: &dyn Readiness,
-        broker: Option<RemoteBroker>,
-    ) -> Result<Self, String> {
+    fn look(state: &State, readiness: &dyn Readiness, broker: Option<RemoteBroker>) -> Self {
         let text = |error: StateError| error.to_string();
         let broker = broker.map(|broker| BrokerView {
             problems: broker.readiness.problems(),
             address: broker.address,
         });
-        Ok(Self {
+        Self {
             problems: readiness.problems(),
-            cards: living(state.dir()).map_err(|error| error.to_string())?,
+            cards: living(state.dir()).map_err(|error| error.to_string()),
             broker,
-            redis: trouble::look(state).map_err(text)?,
+            redis: trouble::look(state).unwrap_or_else(|error| Some(text(error))),
             disk: state.disk_room().map(DiskView::of).map_err(text),
             map: state
                 .used_bytes()
                 .map(|(used, most)| MapView::of(used, most, state.reserve_bytes()))
                 .map_err(text),
-        })
+        }
     }
 }
 
@@ -197,6 +200,7 @@ impl Here {
 #[template(path = "health/ready.html", config = "src/page/askama.toml")]
 struct Ready<'a> {
     problems: &'a [String],
+    missed: Vec<&'a Absent>,
     hints: Vec<String>,
 }
 

@@ -48,7 +48,7 @@ async fn what_runs_is_shown_with_its_parts_and_what_does_not_is_told() {
     let url = Some("http://127.0.0.1:8080".to_owned());
     server.add(Part { service: "server".to_owned(), url, ..Part::default() });
     let [ready, running, ground] = draw(&health).await;
-    assert!(ready.contains("Everything is ready."), "{ready}");
+    assert!(ready.contains("The server is ready."), "{ready}");
     assert!(running.contains("http://127.0.0.1:8080"), "{running}");
     assert!(running.contains("version 1.2.3"), "{running}");
     assert!(running.contains("id=\"absent-message-consumer\""), "{running}");
@@ -78,9 +78,11 @@ async fn what_cannot_be_read_is_said_in_place_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let health = health(dir.path(), &[], Road::Within(Router::new()));
     std::fs::write(dir.path().join("running"), "no folder").unwrap();
-    for html in draw(&health).await {
-        assert!(html.contains("cannot be shown now"), "{html}");
-    }
+    let [ready, running, ground] = draw(&health).await;
+    assert!(running.contains("cannot be shown now"), "{running}");
+    assert!(running.contains("running: "), "it names the folder: {running}");
+    assert!(ready.contains("Everything is ready"), "{ready}");
+    assert!(ground.contains("health-disk-meter"), "{ground}");
 }
 
 #[test]

@@ -1,21 +1,26 @@
 //! The dead letters: a list of their files. What stands in them, the script asks the API for.
 
+use std::collections::HashMap;
+
 use askama::Template;
 
-use super::Shared;
 use super::shards::moment;
+use super::{PipelineParts, Shared};
 use crate::batch::dead::{DeadRow, newest};
+use crate::batch::unsent::{Unsent, unsent};
 use crate::page::format::{Count, Moment};
 use crate::page::view::{Focus, Fragment};
 use crate::service::{held, printable};
-use crate::state::{State, StateError};
+use crate::state::StateError;
 
 pub(super) const DEAD: &str = "pipeline-dead";
 /// Files of a page.
 const ROWS: usize = 20;
+/// Pages that are remembered.
+const LISTS: usize = 64;
 
 /// What is asked for.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     is_all: bool,
     before: Option<u64>,
@@ -27,27 +32,27 @@ impl Asked {
     }
 }
 
-/// Messages that are dead and were not sent again.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sums {
-    pub(super) messages: u64,
-    pub(super) telemetry: u64,
+/// What was drawn since the dead letters last changed.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    unsent: Option<Unsent>,
+    drawn: HashMap<Asked, Fragment>,
 }
 
 impl Shared {
-    /// Counted once for each look of the history: there may be many files.
-    pub(super) fn dead(&self) -> Sums {
-        let look = held(&self.history).count();
-        self.dead.of(look, || {
-            let dead = newest(&self.parts.state, u64::MAX, usize::MAX, false).unwrap_or_default();
-            let of = |is_of_messages: bool| {
-                let is_of = |dead: &&DeadRow| {
-                    dead.key().is_none_or(|key| key.topic.is_messages()) == is_of_messages
-                };
-                dead.iter().filter(is_of).map(|dead| dead.row.range.count()).sum()
-            };
-            Sums { messages: of(true), telemetry: of(false) }
-        })
+    /// The list asked for. It may be far to go for, so it is drawn once for each change.
+    pub(super) fn dead(&self, asked: &Asked) -> Result<Fragment, StateError> {
+        let unsent = unsent(&self.parts.state)?;
+        let mut lists = held(&self.dead);
+        if lists.unsent != Some(unsent) || lists.drawn.len() >= LISTS {
+            *lists = Lists { unsent: Some(unsent), drawn: HashMap::new() };
+        }
+        if let Some(drawn) = lists.drawn.get(asked) {
+            return Ok(drawn.clone());
+        }
+        let drawn = fragment(&self.parts, asked)?;
+        lists.drawn.insert(*asked, drawn.clone());
+        Ok(drawn)
     }
 }
 
@@ -56,6 +61,7 @@ impl Shared {
 struct Dead {
     rows: Vec<Row>,
     is_all: bool,
+    is_over_broker: bool,
     is_later_page: bool,
     next: Option<u64>,
 }
@@ -69,15 +75,16 @@ struct Row {
     resent: Option<Moment>,
 }
 
-pub(super) fn fragment(state: &State, asked: &Asked) -> Result<Fragment, StateError> {
+fn fragment(parts: &PipelineParts, asked: &Asked) -> Result<Fragment, StateError> {
     let Asked { is_all, before } = *asked;
     // One more than is shown tells whether there is another page.
-    let mut rows = newest(state, before.unwrap_or(u64::MAX), ROWS + 1, is_all)?;
+    let mut rows = newest(&parts.state, before.unwrap_or(u64::MAX), ROWS + 1, is_all)?;
     let has_more = rows.len() > ROWS;
     rows.truncate(ROWS);
     let next = rows.last().map(|dead| dead.row.number).filter(|_| has_more);
     let rows = rows.iter().map(row).collect();
-    Ok(Fragment::of(DEAD, &Dead { rows, is_all, is_later_page: before.is_some(), next }))
+    let (is_over_broker, is_later_page) = (parts.queues.is_some(), before.is_some());
+    Ok(Fragment::of(DEAD, &Dead { rows, is_all, is_over_broker, is_later_page, next }))
 }
 
 fn row(dead: &DeadRow) -> Row {

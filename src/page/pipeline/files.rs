@@ -17,6 +17,7 @@ const ROWS: usize = 15;
 #[derive(Template)]
 #[template(path = "pipeline/files.html", config = "src/page/askama.toml")]
 struct Files {
+    is_over_broker: bool,
     rows: Vec<Row>,
 }
 
@@ -33,7 +34,11 @@ struct Row {
     committed: Moment,
 }
 
-pub(super) fn fragment(state: &State, shards: &[ShardKey]) -> Result<Fragment, StateError> {
+pub(super) fn fragment(
+    state: &State,
+    shards: &[ShardKey],
+    is_over_broker: bool,
+) -> Result<Fragment, StateError> {
     let txn = state.read()?;
     let latest = latest(&txn, state.tables(), shards, ROWS)?;
     let rows = latest.into_iter().map(|(key, row, is_in_place)| Row {
@@ -47,5 +52,5 @@ pub(super) fn fragment(state: &State, shards: &[ShardKey]) -> Result<Fragment, S
         worker: row.worker.to_string(),
         committed: moment(row.committed_ms),
     });
-    Ok(Fragment::of(FILES, &Files { rows: rows.collect() }))
+    Ok(Fragment::of(FILES, &Files { is_over_broker, rows: rows.collect() }))
 }

@@ -20,6 +20,8 @@ use crate::state::{State, StateError};
 const STEP: Duration = Duration::from_secs(1);
 /// The longest time between two looks that says anything of what was between them.
 const STEP_MAX: Duration = Duration::from_millis(2500);
+/// How far the clocks may come apart between two looks.
+const CLOCK_JUMP: Duration = Duration::from_secs(1);
 /// The time that is remembered.
 pub(super) const SPAN: Duration = Duration::from_secs(600);
 /// The time that a rate of [`History::slow`] stands for.
@@ -39,6 +41,8 @@ pub(super) struct Counts {
 #[derive(Debug, Clone)]
 struct Look {
     at: Instant,
+    /// The same in milliseconds since 1970.
+    wall_ms: u64,
     shards: Vec<Counts>,
 }
 
@@ -80,7 +84,7 @@ impl History {
     }
 
     pub(super) fn push(&mut self, at: Instant, wall_ms: u64, shards: Vec<Counts>) {
-        self.looks.push_back(Look { at, shards });
+        self.looks.push_back(Look { at, wall_ms, shards });
         (self.last_wall_ms, self.count) = (wall_ms, self.count + 1);
         while self.looks.front().is_some_and(|look| at.duration_since(look.at) > SPAN) {
             self.looks.pop_front();
@@ -114,17 +118,9 @@ impl History {
     fn steps<'a>(
         &'a self,
         is_chosen: &'a dyn Fn(ShardKey) -> bool,
-    ) -> impl Iterator<Item = (Instant, Option<(u64, u64, Duration)>)> + 'a {
-        let sums = self.looks.iter().map(|look| (look.at, look.sums(is_chosen)));
-        let later = self.looks.iter().skip(1).map(|look| (look.at, look.sums(is_chosen)));
-        sums.zip(later).map(|((from, before), (at, after))| {
-            let within = at.saturating_duration_since(from);
-            let is_known = within <= STEP_MAX && !within.is_zero();
-            let into = after.0.checked_sub(before.0);
-            let out_of = after.1.checked_sub(before.1);
-            let known = into.zip(out_of).filter(|_| is_known);
-            (at, known.map(|(into, out_of)| (into, out_of, within)))
-        })
+    ) -> impl Iterator<Item = (Instant, Option<Step>)> + 'a {
+        let pairs = self.looks.iter().zip(self.looks.iter().skip(1));
+        pairs.map(|(from, to)| (to.at, step(from, to, is_chosen)))
     }
 
     /// The rates of the shards chosen, look by look.
@@ -135,7 +131,8 @@ impl History {
 
     /// The latest of them.
     pub(super) fn latest(&self, is_chosen: &dyn Fn(ShardKey) -> bool) -> Option<Rates> {
-        self.steps(is_chosen).last().and_then(|(_, step)| step).map(rates)
+        let (from, to) = (self.looks.iter().nth_back(1)?, self.looks.back()?);
+        step(from, to, is_chosen).map(rates)
     }
 
     /// The mean rates of the shards chosen in each whole step of [`SLOW_STEP`] within [`SPAN`], the
@@ -143,7 +140,7 @@ impl History {
     pub(super) fn slow(&self, is_chosen: &dyn Fn(ShardKey) -> bool) -> Vec<Option<Rates>> {
         let steps = usize::try_from(SPAN.as_millis() / SLOW_STEP.as_millis()).unwrap_or(0);
         let end = self.slow_count();
-        let mut sums: Vec<Option<(u64, u64, Duration)>> = vec![None; steps];
+        let mut sums: Vec<Option<Step>> = vec![None; steps];
         for (at, step) in self.steps(is_chosen) {
             let Some((into, out_of, within)) = step else { continue };
             let ran = at.saturating_duration_since(self.began_at);
@@ -159,8 +156,21 @@ impl History {
     }
 }
 
+/// What came in and went out, and within which time.
+type Step = (u64, u64, Duration);
+
+fn step(from: &Look, to: &Look, is_chosen: &dyn Fn(ShardKey) -> bool) -> Option<Step> {
+    let (before, after) = (from.sums(is_chosen), to.sums(is_chosen));
+    let within = to.at.saturating_duration_since(from.at);
+    let (into, out_of) = (after.0.checked_sub(before.0)?, after.1.checked_sub(before.1)?);
+    // Where the clocks came apart, the machine was suspended, or one of them was set.
+    let wall_step = Duration::from_millis(to.wall_ms.saturating_sub(from.wall_ms));
+    let is_known = within.abs_diff(wall_step) <= CLOCK_JUMP && !within.is_zero();
+    Some((into, out_of, within)).filter(|_| is_known && within <= STEP_MAX)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "beyond 2^53 a rate may be off by one")]
-fn rates((into, out_of, within): (u64, u64, Duration)) -> Rates {
+fn rates((into, out_of, within): Step) -> Rates {
     let seconds = within.as_secs_f64();
     Rates { into: into as f64 / seconds, out_of: out_of as f64 / seconds }
 }
@@ -177,14 +187,14 @@ pub(super) fn watch(state: State, clock: Arc<dyn Clock>, life: Lifecycle) -> Arc
                 () = life.stopping() => return,
                 _ = ticks.tick() => {}
             }
-            let (state, clock) = (state.clone(), Arc::clone(&clock));
-            let looked = tokio::task::spawn_blocking(move || {
-                look(&state).map(|shards| (clock.monotonic(), clock.wall_ms(), shards))
+            let (state, clock, kept) = (state.clone(), Arc::clone(&clock), Arc::clone(&kept));
+            let looking = tokio::task::spawn_blocking(move || {
+                let Ok(shards) = look(&state) else { return };
+                let (at, wall_ms) = (clock.monotonic(), clock.wall_ms());
+                held(&kept).push(at, wall_ms, shards);
             });
             // What was not seen is a gap.
-            if let Ok(Ok((at, wall_ms, shards))) = looked.await {
-                held(&kept).push(at, wall_ms, shards);
-            }
+            let _gap = looking.await;
         }
     });
     history
@@ -248,6 +258,17 @@ mod tests {
         // Offsets that went back are those of another state: no rate is made of them.
         let replaced = super::tests::history(&[(0, 9, 9), (1000, 3, 3)]);
         assert_eq!(replaced.latest(&all), None);
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_step_in_which_the_clocks_came_apart() {
+        let start = Instant::now();
+        let mut history = History::new(start);
+        for (second, wall_ms) in [(0, 0), (1, 1000), (2, 3_602_000), (3, 3_603_000)] {
+            history.push(start + STEP * second, wall_ms, vec![counts(0, 0, 0)]);
+        }
+        let rates: Vec<_> = history.rates(&all).into_iter().map(|(_, rates)| rates).collect();
+        assert_eq!(rates.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]

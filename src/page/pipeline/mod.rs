@@ -69,7 +69,7 @@ struct Shared {
     charts: Kept<String>,
     sparks: Kept<String>,
     workers: Kept<Vec<Fragment>>,
-    dead: Kept<dead::Sums>,
+    dead: Mutex<dead::Lists>,
 }
 
 /// What changes with the looks of the history at most, however often it is drawn.
@@ -115,7 +115,7 @@ impl Pipeline {
             charts: Kept::new(),
             sparks: Kept::new(),
             workers: Kept::new(),
-            dead: Kept::new(),
+            dead: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -128,6 +128,10 @@ impl View for Pipeline {
 
     fn sources(&self) -> Sources {
         Sources { state: true, every: Some(EVERY), ..Sources::default() }
+    }
+
+    fn choices(&self) -> &'static [&'static str] {
+        &["dead", "before"]
     }
 
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
@@ -152,7 +156,7 @@ impl Shared {
         let mut fragments = match self.parts.watch.view() {
             Ok(views) => {
                 let keys: Vec<ShardKey> = views.iter().map(|view| view.key).collect();
-                let files = files::fragment(state, &keys);
+                let files = files::fragment(state, &keys, self.parts.queues.is_some());
                 let files = files.unwrap_or_else(|e| trouble(files::FILES, "The latest files", &e));
                 let mut fragments = self.shards(&views);
                 fragments.extend(self.pictures(&keys));
@@ -166,7 +170,7 @@ impl Shared {
             let workers = workers::fragments(state, self.parts.queues.is_some());
             workers.unwrap_or_else(|e| vec![trouble(workers::NOW, "The workers", &e)])
         }));
-        let dead = dead::fragment(state, asked);
+        let dead = self.dead(asked);
         fragments.push(dead.unwrap_or_else(|e| trouble(dead::DEAD, "The dead letters", &e)));
         fragments
     }

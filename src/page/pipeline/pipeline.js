@@ -31,10 +31,12 @@ async function follow(receipt, place, said) {
       return;
     }
     if (watched.get(place) !== turn) return;
-    const files = report.parts.flatMap((part) => part.files.map((file) => file.file));
-    const names = files.map((name) => name ?? "no file, as the program made nothing of it");
+    const files = report.parts.flatMap((part) => part.files);
+    const kept = files.filter((file) => !file.dead);
+    const names = kept.map(({ file }) => file ?? "no file, as the program made nothing of it");
+    const dead = kept.length < files.length ? " No worker could do it: see dead letters." : "";
     const waiting = report.waiting > 0 ? ` ${report.waiting} waiting…` : "";
-    const text = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}`;
+    const text = `${said}${waiting}${names.length ? ` In ${names.join(", ")}` : ""}${dead}`;
     // What is written is read out, even if it is the same.
     if (place.textContent !== text) place.textContent = text;
     if (report.waiting === 0) return;

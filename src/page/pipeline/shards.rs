@@ -4,6 +4,7 @@ use askama::Template;
 
 use super::history::Rates;
 use super::{Queue, Shared, of, sum};
+use crate::batch::unsent::unsent;
 use crate::message::{ShardKey, Topic};
 use crate::page::format::{Count, Moment};
 use crate::page::view::Fragment;
@@ -45,7 +46,8 @@ struct Figures {
     waiting: Count,
     oldest: Option<Moment>,
     /// Dead letters that were not sent again.
-    dead: Count,
+    dead: String,
+    has_dead: bool,
     accepted: Count,
 }
 
@@ -104,17 +106,22 @@ impl Shared {
         queues: Option<&[Queue]>,
         problems: Vec<String>,
     ) -> Fragment {
-        let dead = self.dead();
+        let unsent = unsent(&self.parts.state).ok();
         let history = held(&self.history);
         let figures = |topic: Topic| {
             let rates = history.latest(&of(topic));
             let of_topic = views.iter().filter(|view| view.key.topic == topic);
+            let dead = unsent.map(|unsent| match topic.is_messages() {
+                true => unsent.messages.messages,
+                false => unsent.telemetry.messages,
+            });
             Figures {
                 topic: if topic.is_messages() { "Messages" } else { "Telemetry" },
                 into: per_second(rates.map(|rates| rates.into)),
                 out_of: per_second(rates.map(|rates| rates.out_of)),
                 waiting: Count(sum(views, topic, |view| view.waiting)),
-                dead: Count(if topic.is_messages() { dead.messages } else { dead.telemetry }),
+                dead: dead.map_or("–".to_owned(), |dead| Count(dead).to_string()),
+                has_dead: dead.is_some_and(|dead| dead > 0),
                 oldest: of_topic.filter_map(|view| view.oldest_ms).min().map(moment),
                 accepted: Count(sum(views, topic, |view| view.end.offset)),
             }
@@ -122,7 +129,9 @@ impl Shared {
         let has_some = |topic: &Topic| views.iter().any(|view| view.key.topic == *topic);
         let shown = Topic::ALL.into_iter().filter(|t| t.is_messages() || has_some(t));
         let topics = shown.map(figures).collect();
-        let sums = queues.map(|queues| QueueSums {
+        // A broker that answers has queues.
+        let known = queues.filter(|queues| !queues.is_empty());
+        let sums = known.map(|queues| QueueSums {
             packets: Count(queues.iter().map(|queue| u64::from(queue.packets)).sum()),
             forsaken: queues.iter().filter(|q| q.packets > 0 && q.consumers == 0).count(),
         });

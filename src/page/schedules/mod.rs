@@ -45,6 +45,10 @@ impl View for Schedules {
         Sources { store: true, every: Some(EVERY), ..Sources::default() }
     }
 
+    fn choices(&self) -> &'static [&'static str] {
+        &["state", "before", "schedule", "span"]
+    }
+
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
         async move {
             let (list, one, timeline) =

@@ -61,6 +61,10 @@ impl View for Ships {
         Some(self.streams.changed())
     }
 
+    fn choices(&self) -> &'static [&'static str] {
+        &["ship", "span", "after", "before"]
+    }
+
     fn draw<'a>(&'a self, focus: &'a Focus) -> BoxFuture<'a, Vec<Fragment>> {
         async move {
             let (list, chart, captures, streams) = tokio::join!(

@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::batch::dead::{self, DeadError, DeadLetter, DeadRow, Listed};
 use crate::batch::output::{self, OutputError};
@@ -57,7 +58,12 @@ pub struct DeadLetters {
     pub place_of: fn(Topic) -> Place,
     /// How many shards there are.
     pub shards: NonZeroU16,
+    /// For those who read files, which may be long.
+    pub desks: Arc<Semaphore>,
 }
+
+/// How many files are read at a time, at most.
+pub const READ_AT_ONCE: usize = 4;
 
 /// The routes, behind their scopes.
 #[must_use]
@@ -120,7 +126,8 @@ async fn show(
     let is_lines = lines_asked(&query)?;
     let limit = query.limit("limit", PAGE_DEFAULT, PAGE_MAX)?;
     let after: Option<Offset> = query.parsed("after")?;
-    let (row, page) = blocking(move || shown(&letters.state, number, after, limit)).await?;
+    let reading = at_desk(&letters, move |letters| shown(&letters.state, number, after, limit));
+    let (row, page) = reading.await?;
     let last = page.last().filter(|_| page.len() == limit).map(|(offset, _)| *offset);
     let letters = page.into_iter().map(|(_, letter)| letter).collect();
     let mut response = if is_lines {
@@ -173,6 +180,7 @@ fn shown(
     let disk = output::open(state)?;
     let mut page = Vec::new();
     for line in dead::read(&disk, &row)? {
+        let line = line?;
         let damaged = |error: serde_json::Error| {
             let (file, found) = (row.row.file.clone(), error.to_string());
             DeadError::Damaged { file, found }
@@ -225,7 +233,7 @@ async fn resend(
     drop(received);
     let edited = edits.len();
     // What has begun is finished, whether or not somebody waits for it.
-    let sending = blocking(move || letters.resend(number, &edits));
+    let sending = at_desk(&letters, move |letters| letters.resend(number, &edits));
     let sent = tokio::time::timeout(RESEND_TIMEOUT, sending).await;
     let receipt = sent.unwrap_or_else(|_| Err(unknown_outcome(&"the commit takes too long")))?;
     let messages = receipt.count();
@@ -309,9 +317,12 @@ impl From<Refusal> for HttpError {
 }
 
 fn out_of_reach(error: &dyn Display) -> HttpError {
-    let text = "the files of dead letters cannot be read from here: is the message-consumer on \
-                another host or in another container, or its output directory not mounted? Where \
-                they are, `dead show` and `dead resend` do the same";
+    let reason = printable(&error.to_string());
+    let text = format!(
+        "the files of dead letters cannot be read from here ({reason}): is the message-consumer on \
+         another host or in another container, or its output directory not mounted? Where they \
+         are, `dead show` and `dead resend` do the same"
+    );
     HttpError::new(StatusCode::SERVICE_UNAVAILABLE, text).internal(error)
 }
 
@@ -327,6 +338,22 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, HttpError> {
     let looked = tokio::task::spawn_blocking(look).await;
     looked.map_err(|error| unknown_outcome(&error))?.map_err(HttpError::from)
+}
+
+/// The same for what reads files: it keeps its desk until it is done, whoever waits for it.
+async fn at_desk<T: Send + 'static>(
+    letters: &Arc<DeadLetters>,
+    look: impl FnOnce(&DeadLetters) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, HttpError> {
+    let (letters, desks) = (Arc::clone(letters), Arc::clone(&letters.desks));
+    // The desks are never closed.
+    let desk = desks.acquire_owned().await.map_err(|error| unknown_outcome(&error))?;
+    blocking(move || {
+        let looked = look(&letters);
+        drop(desk);
+        looked
+    })
+    .await
 }
 
 fn openapi() -> Value {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::batch::journal;
-use crate::batch::name::WorkerName;
+use crate::batch::name::{BatchKind, WorkerName};
 use crate::broker::Receipt;
 use crate::broker::append::shard_end;
 use crate::broker::progress::Progress;
@@ -58,6 +58,9 @@ pub struct FilePart {
     pub first: Offset,
     /// How many of them.
     pub count: u64,
+    /// Whether no worker could do them: they are dead letters.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
     /// False between the commit and the rename, milliseconds as a rule.
     pub in_place: bool,
 }
@@ -96,7 +99,8 @@ fn look_up_part(
         let first = row.range.first.max(range.first);
         let count = row.range.end.min(range.end) - first;
         let (file, worker) = (row.has_file().then(|| row.file.clone()), row.worker);
-        files.push(FilePart { file, worker, first, count, in_place });
+        let dead = row.kind == BatchKind::Dead;
+        files.push(FilePart { file, worker, first, count, dead, in_place });
     }
     let forgotten = pruned_below.min(range.end).saturating_sub(range.first);
     let in_files: u64 = files.iter().map(|file| file.count).sum();

@@ -96,7 +96,7 @@ fn what_others_order_is_seen_live_newest_first_and_can_be_cancelled() {
         quoted(ROWS)
     ));
     assert_eq!(inputs, json!(["32", "31", "30"]));
-    browser.wait_text("#calculations-summary", "Nobody computes");
+    browser.wait_text("#calculations-summary", "nobody computes");
     browser.picture("calculations-nobody");
     browser.click("[aria-label='Cancel 31!']");
     browser.click_text("#confirm button", "Yes");
