@@ -16,7 +16,7 @@ use crate::page::health::{Beyond, Health, RemoteBroker};
 use crate::page::pipeline::{Pipeline, PipelineParts, Queue, Queues};
 use crate::page::schedules::Schedules;
 use crate::page::shell::Shell;
-use crate::page::ships::{Ships, Streams};
+use crate::page::ships::{Captures, Ships, Streams};
 use crate::page::view::View;
 use crate::page::{self, Page};
 use crate::rooms::calculations::order;
@@ -64,13 +64,16 @@ pub(super) fn room(parts: PageParts<'_>, auth: &Auth) -> Result<Room, Failure> {
         beyond: Beyond::new(road.clone()),
     };
     let capture: Name = capture_order::KIND.parse().or_exit(Exit::Software)?;
-    let schedules =
-        Schedules { store: Arc::clone(&store.store), clock: Arc::clone(&process.clock) };
-    let ships = Ships {
+    let schedules = Schedules {
         state: process.state.clone(),
         store: Arc::clone(&store.store),
+        is_remote: store.is_remote,
         clock: Arc::clone(&process.clock),
-        capture,
+    };
+    let ships = Ships {
+        state: process.state.clone(),
+        clock: Arc::clone(&process.clock),
+        captures: Captures::new(Arc::clone(&store.store), capture),
         streams: Streams::new(road.clone(), streams_changed),
     };
     let (state, life) = (process.state.clone(), process.life.clone());

@@ -20,6 +20,7 @@
 //! | [`live`] | the WebSocket |
 //! | [`shell`] | what never changes while the server runs |
 //! | [`chart`] | charts over time, drawn as SVG |
+//! | `remembered` | answers of others, for which nobody waits long |
 //! | [`format`] | numbers, spans and times as people read them |
 //! | [`calculations`] | factorials |
 //! | [`docs`] | the API for people |
@@ -39,6 +40,7 @@ pub mod format;
 pub mod health;
 pub mod live;
 pub mod pipeline;
+mod remembered;
 pub mod schedules;
 pub mod shell;
 pub mod ships;

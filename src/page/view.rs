@@ -23,6 +23,12 @@ impl Fragment {
         Self { id, html }
     }
 
+    /// That something is not known yet.
+    #[must_use]
+    pub fn loading(id: &'static str) -> Self {
+        Self { id, html: "<p class=\"loading\">Loading…</p>".to_owned() }
+    }
+
     /// That something cannot be shown now, and why.
     #[must_use]
     pub fn trouble(id: &'static str, what: &str, why: &str) -> Self {

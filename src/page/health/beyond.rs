@@ -1,72 +1,21 @@
-//! What is asked elsewhere: it may take its time, and so nobody waits for it for long.
+//! What is asked elsewhere.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use hyper::Request;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::rooms::telemetry::road::Road;
-use crate::service::{held, printable};
+use crate::service::printable;
 use crate::store::{Millis, Store, StoreError};
 
 /// How long an answer is good for.
-const FRESH: Duration = Duration::from_secs(2);
-/// How long whoever draws waits for a new one.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const FRESH: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// An answer that is asked for again when it is old; meanwhile the last one stands.
-#[derive(Debug)]
-pub(super) struct Remembered<T> {
-    known: Arc<Mutex<Known<T>>>,
-}
-
-#[derive(Debug)]
-struct Known<T> {
-    answer: Option<T>,
-    asked_at: Option<Instant>,
-    is_asking: bool,
-}
-
-impl<T> Default for Remembered<T> {
-    fn default() -> Self {
-        let known = Known { answer: None, asked_at: None, is_asking: false };
-        Self { known: Arc::new(Mutex::new(known)) }
-    }
-}
-
-impl<T: Clone + Send + 'static> Remembered<T> {
-    /// The answer, as far as there is one; never waits for long.
-    pub(super) async fn get(&self, ask: impl FnOnce() -> BoxFuture<'static, T>) -> Option<T> {
-        if self.is_due() {
-            let (known, asking) = (Arc::clone(&self.known), ask());
-            let asking = tokio::spawn(async move {
-                let answer = asking.await;
-                let mut known = held(&known);
-                (known.answer, known.is_asking) = (Some(answer), false);
-            });
-            // If it takes longer, the next one who draws has it.
-            let _late = timeout(PATIENCE, asking).await;
-        }
-        held(&self.known).answer.clone()
-    }
-
-    /// Whether it is to be asked now, by whoever is told so.
-    fn is_due(&self) -> bool {
-        let mut known = held(&self.known);
-        let is_fresh = known.asked_at.is_some_and(|at| at.elapsed() < FRESH);
-        if known.is_asking || is_fresh {
-            return false;
-        }
-        (known.asked_at, known.is_asking) = (Some(Instant::now()), true);
-        true
-    }
-}
 
 /// What a store says of tasks and schedules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,31 +53,4 @@ pub(super) async fn ask_spaceship(road: Road) -> Result<Option<String>, String> 
 
 fn late() -> String {
     format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn nobody_waits_for_a_slow_answer_and_the_last_one_stands_meanwhile() {
-        let remembered = Remembered::<u32>::default();
-        let never = || -> BoxFuture<'static, u32> { panic!("it is asked already") };
-        let (answer, answered) = oneshot::channel();
-        let slow = || async { answered.await.unwrap() }.boxed();
-        assert_eq!(remembered.get(slow).await, None);
-        assert_eq!(remembered.get(never).await, None);
-        answer.send(1).unwrap();
-        while remembered.get(never).await != Some(1) {
-            tokio::task::yield_now().await;
-        }
-        held(&remembered.known).asked_at = None;
-        let (_answer, answered) = oneshot::channel::<u32>();
-        let slow = || async { answered.await.unwrap() }.boxed();
-        assert_eq!(remembered.get(slow).await, Some(1));
-        assert_eq!(remembered.get(never).await, Some(1));
-    }
 }

@@ -19,9 +19,10 @@ use askama::Template;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use self::beyond::{Remembered, Tasks, ask_spaceship, ask_store};
+use self::beyond::{FRESH, Tasks, ask_spaceship, ask_store};
 use self::running::{Absent, CardView, absent, hints};
 use super::format::Bytes;
+use super::remembered::Remembered;
 use super::view::{Focus, Fragment, Sources, View};
 use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::ships::redis::trouble;
@@ -73,7 +74,7 @@ impl Beyond {
     /// Nothing is asked yet.
     #[must_use]
     pub fn new(road: Road) -> Self {
-        Self { road, spaceship: Remembered::default(), tasks: Remembered::default() }
+        Self { road, spaceship: Remembered::new(FRESH), tasks: Remembered::new(FRESH) }
     }
 }
 
@@ -155,12 +156,12 @@ impl Health {
         if matches!(road, Road::Within(_)) {
             return None;
         }
-        let answer = self.beyond.spaceship.get(|| ask_spaceship(road.clone()).boxed()).await;
+        let answer = self.beyond.spaceship.get(0, || ask_spaceship(road.clone()).boxed()).await;
         Some(ShipView { place: road.to_string(), answer })
     }
 
     async fn tasks(&self) -> Option<Result<Tasks, String>> {
-        self.beyond.tasks.get(|| ask_store(Arc::clone(&self.store)).boxed()).await
+        self.beyond.tasks.get(0, || ask_store(Arc::clone(&self.store)).boxed()).await
     }
 }
 

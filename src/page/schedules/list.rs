@@ -5,7 +5,6 @@ use askama::Template;
 use super::Schedules;
 use super::row::Row;
 use crate::page::view::{Focus, Fragment};
-use crate::rooms::schedules::api;
 use crate::store::schedules::{ScheduleFilter, ScheduleState};
 
 const ID: &str = "schedules-list";
@@ -39,7 +38,8 @@ impl Schedules {
             before,
             schedules_max: ROWS,
         };
-        let page = match api::page(self.store.as_ref(), self.clock.as_ref(), filter).await {
+        // One look, however many there are: this is drawn again and again.
+        let page = match self.store.schedules(filter).await {
             Ok(page) => page,
             Err(error) => return Fragment::trouble(ID, "Schedules", &error.to_string()),
         };

@@ -17,7 +17,9 @@ use futures_util::future::BoxFuture;
 
 use super::view::{Focus, Fragment, Sources, View};
 use crate::clock::Clock;
-use crate::store::Store;
+use crate::service::presence::living;
+use crate::state::State;
+use crate::store::{Millis, Store};
 
 /// How often it is looked whether the timeline has moved on by a step.
 const EVERY: Duration = Duration::from_secs(5);
@@ -26,6 +28,10 @@ const EVERY: Duration = Duration::from_secs(5);
 pub struct Schedules {
     /// Where they are.
     pub store: Arc<dyn Store>,
+    /// Whether those are on another machine.
+    pub is_remote: bool,
+    /// The state environment, whose processes tell of themselves.
+    pub state: State,
     /// For the wall time.
     pub clock: Arc<dyn Clock>,
 }
@@ -56,5 +62,23 @@ impl View for Schedules {
             vec![timeline, one, list]
         }
         .boxed()
+    }
+}
+
+impl Schedules {
+    /// Whether something recurs, and nothing runs that starts it, as far as can be told here.
+    async fn is_unattended(&self) -> bool {
+        if self.is_remote {
+            return false;
+        }
+        let dir = self.state.dir().to_owned();
+        let cards = tokio::task::spawn_blocking(move || living(&dir)).await;
+        let Ok(Ok(cards)) = cards else { return false };
+        if cards.iter().flat_map(|card| &card.parts).any(|part| part.service == "scheduler") {
+            return false;
+        }
+        // What was due before all times is nothing: this tells when the first is due, if any.
+        let due = self.store.due_schedules(1, Millis::MIN).await;
+        due.is_ok_and(|due| due.next_at_ms.is_some())
     }
 }

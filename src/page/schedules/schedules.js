@@ -87,6 +87,16 @@ async function unless(gone, asked) {
 }
 
 const path = ({ id }) => `/scheduler/${encodeURIComponent(id)}`;
+// A bar of the timeline says its times in the reader's zone, as soon as it is pointed at.
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+document.getElementById("schedules-timeline").addEventListener("pointerover", ({ target }) => {
+  const bar = target.closest("rect[data-from]");
+  if (!bar) return;
+  const { says, from, to } = bar.dataset;
+  const times = [from, to].filter(Boolean).map((at) => full.format(new Date(at)));
+  bar.querySelector("title").textContent = `${says}: ${times.join(" – ")}`;
+});
+
 
 export const actions = {
   "add-schedule": add,

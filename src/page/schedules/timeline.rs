@@ -22,7 +22,7 @@ const OPEN_MAX: usize = 200;
 const ENDED_MAX: usize = 100;
 /// Recurring ones whose past is looked up.
 const PASTS_MAX: usize = 20;
-/// Starts of one schedule, and lanes.
+/// Starts of one of these, and lanes.
 const STARTS_MAX: usize = 60;
 const LANES_MAX: usize = 20;
 /// Starts of a lane up to which each has a mark: more would stand in each other's way.
@@ -44,6 +44,8 @@ const SPANS: [(&str, &str, Millis); 3] =
 const SPAN_USUAL: (&str, &str, Millis) = ("1h", "1 hour", 3_600_000);
 /// Steps of a span.
 const STEPS: Millis = 600;
+/// Starts of one schedule that can be told apart in a span.
+const APART: Millis = 120;
 
 #[derive(Template)]
 #[template(path = "schedules/timeline.html", config = "src/page/askama.toml")]
@@ -56,6 +58,7 @@ struct Timeline {
     height: usize,
     has_more_lanes: bool,
     is_cut: bool,
+    is_unattended: bool,
 }
 
 /// A span to choose.
@@ -99,7 +102,9 @@ struct Bar {
     width: String,
     state: &'static str,
     mark: &'static str,
-    title: String,
+    from: Moment,
+    /// When it ended or will, if that is later.
+    to: Option<Moment>,
 }
 
 /// The time that is shown.
@@ -109,6 +114,9 @@ struct Window {
     to_ms: Millis,
     now_ms: Millis,
 }
+
+/// Starts by what is started.
+type Lanes = BTreeMap<String, Vec<Start>>;
 
 /// A start in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,18 +149,13 @@ impl Window {
 
     fn bar(&self, start: &Start) -> Bar {
         let (x, end) = (self.share(start.from_ms), self.share(start.to_ms));
-        let clock = |at_ms: Millis| clock_text(u64::try_from(at_ms).unwrap_or(0));
-        let (from, to) = (clock(start.from_ms), clock(start.to_ms));
         Bar {
             x: format!("{x:.2}"),
             width: format!("{:.2}", (end - x).max(0.3)),
             state: start.state,
             mark: mark(start.state),
-            title: if from == to {
-                format!("{}: {from} UTC", start.state)
-            } else {
-                format!("{}: {from} to {to} UTC", start.state)
-            },
+            from: Moment(start.from_ms),
+            to: (start.to_ms > start.from_ms).then_some(Moment(start.to_ms)),
         }
     }
 
@@ -181,18 +184,18 @@ impl Schedules {
         let span = SPANS.into_iter().find(|(word, ..)| Some(*word) == asked);
         let (chosen, _, span_ms) = span.unwrap_or(SPAN_USUAL);
         let window = Window::around(self.clock.wall().timestamp_millis(), span_ms);
-        match self.lanes(window).await {
-            Ok((lanes, is_cut)) => Fragment::of(ID, &timeline(window, chosen, lanes, is_cut)),
+        let (lanes, is_unattended) = tokio::join!(self.lanes(window), self.is_unattended());
+        match lanes {
+            Ok((lanes, is_cut)) => {
+                let drawn = timeline(window, chosen, lanes);
+                Fragment::of(ID, &Timeline { is_cut, is_unattended, ..drawn })
+            }
             Err(error) => Fragment::trouble(ID, "The timeline", &error.to_string()),
         }
     }
 
-    /// The starts in a window, by what is started; and whether there are schedules that were not
-    /// looked at.
-    async fn lanes(
-        &self,
-        window: Window,
-    ) -> Result<(BTreeMap<String, Vec<Start>>, bool), StoreError> {
+    /// The starts in a window, by what is started; and whether some may be missing.
+    async fn lanes(&self, window: Window) -> Result<(Lanes, bool), StoreError> {
         // One look of the store at each, however many there are: this is drawn again and again.
         let look = |states: &[ScheduleState], schedules_max| {
             let states = states.to_vec();
@@ -200,23 +203,24 @@ impl Schedules {
             self.store.schedules(filter)
         };
         let (open, ended) = tokio::try_join!(look(&OPEN, OPEN_MAX), look(&ENDED, ENDED_MAX))?;
-        let is_cut = open.next.is_some() || ended.next.is_some();
-        let (mut lanes, mut pasts): (BTreeMap<String, Vec<Start>>, _) = (BTreeMap::new(), 0);
-        for schedule in open.schedules.iter().chain(&ended.schedules) {
-            let Some(outline) = Outline::of(schedule) else { continue };
-            let mut starts = match outline.recurs {
-                None => once(window, schedule, &outline),
-                Some(_) => coming(window, schedule, &outline),
-            };
-            if outline.recurs.is_some() && pasts < PASTS_MAX {
-                pasts += 1;
-                starts.extend(self.past(window, schedule, &outline).await?);
+        let mut is_cut = open.next.is_some() || ended.next.is_some();
+        let (mut looked_at, mut pasts) = (Vec::new(), 0);
+        for schedule in open.schedules.into_iter().chain(ended.schedules) {
+            let Some(outline) = Outline::of(&schedule) else { continue };
+            let mut past = Vec::new();
+            if outline.recurs.is_some() {
+                if pasts < PASTS_MAX {
+                    past = self.past(window, &schedule, &outline).await?;
+                }
+                let reaches_back = past.iter().any(|start| start.from_ms < window.from_ms);
+                is_cut |= pasts == PASTS_MAX || (past.len() == STARTS_MAX && !reaches_back);
+                pasts = (pasts + 1).min(PASTS_MAX);
             }
-            starts.retain(|start| window.holds(start));
-            if !starts.is_empty() {
-                lanes.entry(what(&outline)).or_default().extend(starts);
-            }
+            looked_at.push((schedule, outline, past));
         }
+        // The times of many cron expressions take a while.
+        let found = tokio::task::spawn_blocking(move || by_subject(window, looked_at)).await;
+        let lanes = found.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok((lanes, is_cut))
     }
 
@@ -245,20 +249,33 @@ fn once(window: Window, schedule: &Schedule, outline: &Outline) -> Vec<Start> {
     vec![window.start(start_ms, duration_ms, run, schedule.state.word())]
 }
 
-/// The times that are yet to come.
-fn coming(window: Window, schedule: &Schedule, outline: &Outline) -> Vec<Start> {
-    let Some(next_ms) = schedule.next_at_ms else { return Vec::new() };
-    let times = outline.times(next_ms.max(window.from_ms), window.to_ms, STARTS_MAX);
-    let start = |at_ms| window.start(at_ms, outline.duration_ms(), None, "pending");
-    times.into_iter().map(start).collect()
+/// All starts, of the past and to come, by what is started.
+fn by_subject(window: Window, schedules: Vec<(Schedule, Outline, Vec<Start>)>) -> Lanes {
+    let mut lanes = Lanes::new();
+    for (schedule, outline, mut starts) in schedules {
+        starts.extend(match outline.recurs {
+            None => once(window, &schedule, &outline),
+            Some(_) => coming(window, &schedule, &outline),
+        });
+        starts.retain(|start| window.holds(start));
+        if !starts.is_empty() {
+            lanes.entry(what(&outline)).or_default().extend(starts);
+        }
+    }
+    lanes
 }
 
-fn timeline(
-    window: Window,
-    chosen: &str,
-    starts: BTreeMap<String, Vec<Start>>,
-    is_cut: bool,
-) -> Timeline {
+/// The times that are yet to come: of those that nobody can tell apart, the first.
+fn coming(window: Window, schedule: &Schedule, outline: &Outline) -> Vec<Start> {
+    let Some(next_ms) = schedule.next_at_ms else { return Vec::new() };
+    let apart_ms = (window.to_ms - window.from_ms) / APART;
+    let after = |from_ms| outline.times(from_ms, window.to_ms, 1).first().copied();
+    let first = after(next_ms.max(window.from_ms));
+    let times = std::iter::successors(first, |at_ms| after(at_ms + apart_ms));
+    times.map(|at_ms| window.start(at_ms, outline.duration_ms(), None, "pending")).collect()
+}
+
+fn timeline(window: Window, chosen: &str, starts: Lanes) -> Timeline {
     let has_more_lanes = starts.len() > LANES_MAX;
     let lane = |(place, (name, mut starts)): (usize, (String, Vec<Start>))| {
         starts.sort_by_key(|start| start.from_ms);
@@ -283,7 +300,8 @@ fn timeline(
         ticks: ticks.collect(),
         now: format!("{:.2}", window.share(window.now_ms)),
         has_more_lanes,
-        is_cut,
+        is_cut: false,
+        is_unattended: false,
     }
 }
 
@@ -321,5 +339,28 @@ mod tests {
         assert_eq!(of(None), (0, 30_000));
         assert_eq!(of(Some(&run(crate::store::TaskState::Running, None))), (5, 60_000));
         assert_eq!(of(Some(&run(crate::store::TaskState::Failed, Some(planned + 9)))), (5, 9));
+    }
+
+    #[test]
+    fn what_starts_each_second_is_shown_to_the_end_of_the_window() {
+        let window = Window::around(10 * HOUR_MS, HOUR_MS);
+        let plan = br#"{"work":{"task":{"kind":"echo","payload":"1"}},"start_time":null,
+            "lateness_seconds":null,"recurrence":{"steps":{"every":{"seconds":1}},"until":null,
+            "catch_up":"skip","overlap":"skip"}}"#;
+        let schedule = Schedule {
+            id: crate::store::schedules::ScheduleId::new(),
+            label: None,
+            plan: plan.to_vec(),
+            created_at_ms: 0,
+            state: ScheduleState::Active,
+            next_at_ms: Some(window.now_ms),
+            ended_at_ms: None,
+            task: None,
+            run: None,
+        };
+        let starts = coming(window, &schedule, &Outline::of(&schedule).unwrap());
+        assert_eq!(starts.first().unwrap().from_ms, window.now_ms);
+        assert!(starts.last().unwrap().from_ms >= window.to_ms - HOUR_MS / APART);
+        assert!(starts.len() <= 120, "{}", starts.len());
     }
 }

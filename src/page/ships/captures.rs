@@ -1,34 +1,58 @@
-//! The accounts of captures, those that run among them: newest first.
+//! The accounts of captures, those that run first, then the newest.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use askama::Template;
+use futures_util::FutureExt;
 
 use super::account::{Account, Figure};
-use super::{Ships, in_address};
+use super::in_address;
 use crate::page::format::Moment;
+use crate::page::remembered::Remembered;
 use crate::page::view::{Focus, Fragment};
 use crate::rooms::telemetry::order::Order;
-use crate::store::{Filter, Task, TaskState};
-use crate::task::TaskId;
+use crate::service::held;
+use crate::store::{Bells, Filter, Store, StoreError, Task, TaskState};
+use crate::task::{Name, TaskId};
 use crate::tasks::page;
 
 const ID: &str = "ships-captures";
-/// Captures of a page.
+/// Captures of a page, and those that run and stand before the first.
 const ROWS: usize = 20;
-/// All but those that wait for their time.
-const STATES: [TaskState; 6] = [
-    TaskState::Queued,
-    TaskState::Running,
-    TaskState::Finished,
-    TaskState::Failed,
-    TaskState::Cancelled,
-    TaskState::Missed,
-];
+const OPEN_MAX: usize = 50;
+/// For how long they are good, unless the store says that something has changed.
+const GOOD_FOR: Duration = Duration::from_millis(950);
+/// Pages that are remembered.
+const PAGES_MAX: usize = 16;
+const OPEN: [TaskState; 2] = [TaskState::Queued, TaskState::Running];
+const ENDED: [TaskState; 4] =
+    [TaskState::Finished, TaskState::Failed, TaskState::Cancelled, TaskState::Missed];
+
+/// A page, by where the one before it ended.
+type KnownPage = (Option<TaskId>, Arc<Remembered<Fragment>>);
+
+/// The captures, as the store has told of them.
+pub struct Captures {
+    store: Arc<dyn Store>,
+    kind: Name,
+    bells: Bells,
+    /// The one that was asked for first in front.
+    pages: Mutex<VecDeque<KnownPage>>,
+}
+
+impl fmt::Debug for Captures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Captures").finish_non_exhaustive()
+    }
+}
 
 #[derive(Template)]
 #[template(path = "ships/captures.html", config = "src/page/askama.toml")]
-struct Captures {
+struct List {
     rows: Vec<Row>,
     next: Option<TaskId>,
     is_later_page: bool,
@@ -69,23 +93,65 @@ impl Row {
     }
 }
 
-impl Ships {
-    pub(super) async fn captures(&self, focus: &Focus) -> Fragment {
-        let before = focus.parsed("before");
-        let filter = Filter {
-            kind: Some(self.capture.clone()),
-            states: STATES.to_vec(),
-            endpoint: None,
-            before,
-            tasks_max: ROWS,
-        };
-        match page::read(self.store.as_ref(), filter, |task| Some(Row::new(task))).await {
-            Ok(page::Page { items: mut rows, next }) => {
-                // They may have been ordered long before they began.
-                rows.sort_by_key(|row| Reverse(row.began_at.map(|began_at| began_at.0)));
-                Fragment::of(ID, &Captures { rows, next, is_later_page: before.is_some() })
-            }
-            Err(error) => Fragment::trouble(ID, "Captures", &error.to_string()),
-        }
+impl Captures {
+    /// Those that are tasks of this kind.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, kind: Name) -> Self {
+        let bells = store.bells();
+        Self { store, kind, bells, pages: Mutex::default() }
     }
+
+    pub(super) async fn drawn(&self, focus: &Focus) -> Fragment {
+        let before = focus.parsed("before");
+        let rings = [&self.bells.work, &self.bells.news].map(|bell| *bell.borrow());
+        let change = rings.into_iter().fold(0, u64::wrapping_add);
+        let (store, kind) = (Arc::clone(&self.store), self.kind.clone());
+        let page = self.page(before);
+        let known = page.get(change, || {
+            async move {
+                match read(store.as_ref(), kind, before).await {
+                    Ok(list) => Fragment::of(ID, &list),
+                    Err(error) => Fragment::trouble(ID, "Captures", &error.to_string()),
+                }
+            }
+            .boxed()
+        });
+        known.await.unwrap_or_else(|| Fragment::loading(ID))
+    }
+
+    fn page(&self, before: Option<TaskId>) -> Arc<Remembered<Fragment>> {
+        let mut pages = held(&self.pages);
+        if let Some((_, page)) = pages.iter().find(|(of, _)| *of == before) {
+            return Arc::clone(page);
+        }
+        if pages.len() == PAGES_MAX {
+            pages.pop_front();
+        }
+        let page = Arc::new(Remembered::new(GOOD_FOR));
+        pages.push_back((before, Arc::clone(&page)));
+        page
+    }
+}
+
+/// A page of those that have ended; before the first of them, those that have not.
+async fn read(store: &dyn Store, kind: Name, before: Option<TaskId>) -> Result<List, StoreError> {
+    let filter = |states: &[TaskState], before, tasks_max| Filter {
+        kind: Some(kind.clone()),
+        states: states.to_vec(),
+        endpoint: None,
+        before,
+        tasks_max,
+    };
+    let mut rows = match before {
+        None => {
+            store.tasks(filter(&OPEN, None, OPEN_MAX)).await?.into_iter().map(Row::new).collect()
+        }
+        Some(_) => Vec::new(),
+    };
+    let ended = filter(&ENDED, before, ROWS);
+    let mut ended = page::read(store, ended, |task| Some(Row::new(task))).await?;
+    // They may have been ordered long before they began.
+    ended.items.sort_by_key(|row| Reverse(row.began_at.map(|began_at| began_at.0)));
+    rows.extend(ended.items);
+    Ok(List { rows, next: ended.next, is_later_page: before.is_some() })
 }

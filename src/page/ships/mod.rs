@@ -18,12 +18,11 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::watch;
 
+pub use self::captures::Captures;
 pub use self::streams::Streams;
 use super::view::{Focus, Fragment, Sources, View};
 use crate::clock::Clock;
 use crate::state::{State, StateError};
-use crate::store::Store;
-use crate::task::Name;
 
 /// How often streams are asked for, and the chart goes on where nothing comes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,12 +31,10 @@ const EVERY: Duration = Duration::from_secs(1);
 pub struct Ships {
     /// Where their data is.
     pub state: State,
-    /// Where captures are.
-    pub store: Arc<dyn Store>,
     /// For the wall time.
     pub clock: Arc<dyn Clock>,
-    /// The kind of task that captures.
-    pub capture: Name,
+    /// The captures.
+    pub captures: Captures,
     /// The streams of the spaceship.
     pub streams: Streams,
 }
@@ -70,7 +67,7 @@ impl View for Ships {
             let (list, chart, captures, streams) = tokio::join!(
                 self.list(focus),
                 self.chart(focus),
-                self.captures(focus),
+                self.captures.drawn(focus),
                 self.streams.drawn()
             );
             vec![list, chart, captures, streams]

@@ -13,6 +13,9 @@ use crate::rooms::telemetry::ships::chart::Chart as Measured;
 use crate::rooms::telemetry::ships::table::{self, ShipRow};
 
 const ID: &str = "ships-chart";
+/// Parts at the end of a chart in which nothing is stored yet, though it may have been measured:
+/// the line ends before them.
+const LATE: usize = 5;
 /// Parts of a chart at most.
 const POINTS: usize = 300;
 
@@ -108,7 +111,8 @@ fn plot(ship: &ShipName, chosen: &str, row: &ShipRow, measured: &Measured) -> Pl
 /// The least, average and greatest value of each part; a part without any is a gap.
 fn figure(measured: &Measured) -> String {
     let at_ms = |part| u64::try_from(measured.plan.begin(part) * 1000).unwrap_or(0);
-    let parts = || measured.parts.iter().enumerate();
+    let late = measured.parts.iter().rev().take(LATE).take_while(|part| part.is_none()).count();
+    let parts = || measured.parts.iter().take(measured.parts.len() - late).enumerate();
     let band = parts().map(|(part, bucket)| (at_ms(part), bucket.map(|b| (b.least, b.most))));
     let line = parts().map(|(part, bucket)| (at_ms(part), bucket.map(|b| b.average())));
     let series = |name, class, shape| Series { name, class, shape };

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use askama::Template;
-use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
+use futures_util::FutureExt;
+use tokio::sync::watch;
 
 use crate::page::format::Count;
+use crate::page::remembered::Remembered;
 use crate::page::view::Fragment;
 use crate::rooms::telemetry::road::Road;
 use crate::rooms::telemetry::spaceship::active::{self, Active, ActiveStream};
@@ -23,17 +24,9 @@ type Answer = Result<Active, String>;
 pub struct Streams {
     road: Road,
     changed: watch::Receiver<u64>,
-    known: Mutex<Option<Known>>,
+    known: Remembered<Answer>,
     /// Where it is, for people.
     name: String,
-}
-
-/// An answer, when it was asked for, and what had been changed by then.
-#[derive(Debug)]
-struct Known {
-    asked_at: Instant,
-    change: u64,
-    answer: Answer,
 }
 
 #[derive(Template)]
@@ -72,7 +65,7 @@ impl Streams {
     #[must_use]
     pub fn new(road: Road, changed: watch::Receiver<u64>) -> Self {
         let name = road.to_string();
-        Self { road, changed, known: Mutex::default(), name }
+        Self { road, changed, known: Remembered::new(GOOD_FOR), name }
     }
 
     /// Rung when one was begun or stopped by way of this server.
@@ -80,29 +73,20 @@ impl Streams {
         self.changed.clone()
     }
 
-    /// Who looks at the same time waits for one answer.
-    async fn answer(&self) -> Answer {
-        let mut known = self.known.lock().await;
-        let change = *self.changed.borrow();
-        let is_good =
-            |known: &&Known| known.change == change && known.asked_at.elapsed() < GOOD_FOR;
-        if let Some(Known { answer, .. }) = known.as_ref().filter(is_good) {
-            return answer.clone();
-        }
-        let asked_at = Instant::now();
-        let answer = active::read(&self.road).await;
-        *known = Some(Known { asked_at, change, answer: answer.clone() });
-        answer
+    async fn answer(&self) -> Option<Answer> {
+        let (change, road) = (*self.changed.borrow(), self.road.clone());
+        self.known.get(change, || async move { active::read(&road).await }.boxed()).await
     }
 
     pub(super) async fn drawn(&self) -> Fragment {
         match self.answer().await {
-            Ok(Active { number_of_active_streams, streams }) => {
+            Some(Ok(Active { number_of_active_streams, streams })) => {
                 let rows = streams.into_iter().map(Row::new).collect();
                 let active = Count(number_of_active_streams);
                 Fragment::of(ID, &List { active, rows, name: self.name.clone() })
             }
-            Err(why) => Fragment::of(ID, &Absent { why }),
+            Some(Err(why)) => Fragment::of(ID, &Absent { why }),
+            None => Fragment::loading(ID),
         }
     }
 }

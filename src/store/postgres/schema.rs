@@ -9,8 +9,12 @@ use tokio_postgres::Client;
 use super::error::DatabaseError;
 
 /// What brings the tables to version 1, 2, and so on.
-const MIGRATIONS: &[&str] =
-    &[include_str!("sql/0001.sql"), include_str!("sql/0002.sql"), include_str!("sql/0003.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("sql/0001.sql"),
+    include_str!("sql/0002.sql"),
+    include_str!("sql/0003.sql"),
+    include_str!("sql/0004.sql"),
+];
 /// The lock that migrations take, of all in the database: the first bytes of this program's name.
 const LOCK: i64 = i64::from_be_bytes(*b"async-da");
 

@@ -42,8 +42,13 @@ pub(super) fn tasks(connection: &Connection, filter: &Filter) -> Result<Vec<Task
     let unlucky = TaskState::Failed.number();
     let are_unlucky =
         !filter.states.is_empty() && filter.states.iter().all(|state| state.number() >= unlucky);
-    // Few tasks end badly, and are found by an index; all others by going through, newest first.
-    let index = if are_unlucky { "INDEXED BY unlucky " } else { "NOT INDEXED " };
+    // Few tasks end badly, and are found by an index; all others by going through, newest first:
+    // through those of a kind, which may be few of many.
+    let index = match (are_unlucky, &filter.kind) {
+        (true, _) => "INDEXED BY unlucky ",
+        (false, Some(_)) => "INDEXED BY of_kind ",
+        (false, None) => "NOT INDEXED ",
+    };
     let mut sql = shown!("").to_owned() + index + joined!() + "WHERE true";
     let mut bound = Vec::new();
     if are_unlucky {

@@ -22,7 +22,7 @@ use rusqlite::{Connection, Error, Transaction, TransactionBehavior};
 /// Says in the file's head that it is ours: `adpt`.
 pub(super) const APPLICATION_ID: i32 = i32::from_be_bytes(*b"adpt");
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,
@@ -120,6 +120,10 @@ CREATE INDEX decided ON occurrence (decided_at);
     "
 CREATE INDEX expiring_in_queue ON task (expires_at)
     WHERE state = 1 AND follows IS NULL AND expires_at IS NOT NULL;
+",
+    // Entries of an index are in the order of `seq`.
+    "
+CREATE INDEX of_kind ON task (kind);
 ",
 ];
 

@@ -22,10 +22,12 @@ use super::active;
 use crate::rooms::telemetry::road::Road;
 use crate::web::{Auth, BodyReader, HttpError, Room, Scope, Shape, described, refuse_coded};
 
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an answer may take: longer than a spaceship takes to resolve a name, at most.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// What a request that was handed on says of its way (RFC 9110, section 7.6.3).
 const ON_ITS_WAY: HeaderValue = HeaderValue::from_static("1.1 async-data-processor");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -63,22 +65,32 @@ async fn hand_on(
         let text = "this server is no spaceship: start `spaceship`, and set SPACESHIP_URL to it";
         return Err(bad_gateway(text.to_owned()));
     }
+    if !is_plain(parts.uri.path()) {
+        return Err(HttpError::new(StatusCode::NOT_FOUND, "Event key not found"));
+    }
     let received = room.bodies.read(body).await?;
     let only_reads = parts.method.is_safe();
     let request = Request::builder()
         .method(parts.method)
         .uri(parts.uri.path())
         .header(VIA, ON_ITS_WAY)
-        .header(CONTENT_TYPE, "application/json")
+        .header(CONTENT_TYPE, JSON)
         .body(received.bytes.clone());
     let request = request.map_err(|error| bad_gateway(error.to_string()))?;
     let asked = tokio::time::timeout(ANSWER_TIMEOUT, room.road.exchange(request)).await;
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer in time");
-    let answer = asked.map_err(late).flatten().map_err(|error| nobody(&room.road, &error))?;
     if !only_reads {
+        // Also without an answer it may have been done.
         room.changed.send_modify(|times| *times = times.wrapping_add(1));
     }
-    passed_on(&room.road, answer)
+    let answer = asked.map_err(|_| late(&room.road, only_reads))?;
+    passed_on(&room.road, answer.map_err(|error| nobody(&room.road, &error))?)
+}
+
+/// Whether a path stays what it is on its way, whoever reads it: nothing of it is encoded, and no
+/// part of it leads elsewhere.
+fn is_plain(path: &str) -> bool {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    path.split('/').all(|part| part.bytes().all(is_unreserved) && part != "." && part != "..")
 }
 
 /// The answer of the spaceship as that of the server.
@@ -91,13 +103,20 @@ fn passed_on(road: &Road, answer: axum::http::Response<Bytes>) -> Result<Respons
         _ => {
             let (mut parts, body) = answer.into_parts();
             let of_it = std::mem::replace(&mut parts.headers, HeaderMap::new());
-            for name in [CONTENT_TYPE, RETRY_AFTER] {
-                parts.headers.extend(of_it.get(&name).map(|value| (name, value.clone())));
-            }
+            let pause = of_it.get(RETRY_AFTER).map(|value| (RETRY_AFTER, value.clone()));
+            parts.headers.extend(pause);
+            // Whatever it says: nothing of it is to be taken for a page of this server.
+            parts.headers.insert(CONTENT_TYPE, JSON);
             return Ok(Response::from_parts(parts, Body::from(body)));
         }
     };
     Err(bad_gateway(format!("the spaceship at {road} answers {status}: {advice}")))
+}
+
+fn late(road: &Road, only_reads: bool) -> HttpError {
+    let advice =
+        if only_reads { "" } else { "; what was asked for may be done all the same: see the list" };
+    bad_gateway(format!("the spaceship at {road} did not answer in time{advice}"))
 }
 
 fn nobody(road: &Road, error: &io::Error) -> HttpError {
@@ -121,4 +140,21 @@ fn openapi() -> Value {
         }
     }
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leads_to_anything_but_streams() {
+        for path in ["/stream", "/stream/", "/stream/0198-ab_c~.d", "/stream/x/"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in
+            ["/stream/%2e%2e%2fx", "/stream/..", "/stream/.", "/stream/a%20b", "/stream/a;b"]
+        {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
 }
