@@ -100,27 +100,47 @@ impl Watch {
         now.saturating_duration_since(*since)
     }
 
-    /// Why the messages of a shard do not get on, if they do not; the same words for as long as
-    /// nothing but time goes by.
+    /// Why the messages of a shard do not get on, if they do not.
     #[must_use]
-    pub fn shard_problem(&self, view: &ShardView) -> Option<String> {
+    pub fn standstill(&self, view: &ShardView) -> Option<Standstill> {
         let stalled = self.stalled_for(view);
-        let ShardView { key, waiting, age, .. } = view;
-        if *waiting == 0 {
+        if view.waiting == 0 {
             return None;
         }
-        let owned = is_owned(self.state.dir(), *key).unwrap_or(true);
-        if !owned && *age > UNOWNED_MAX {
-            return Some(format!(
-                "{key}: messages wait, the oldest for more than {} s, and nobody \
-                 consumes them: start message-consumer with the same STATE_DIR",
-                UNOWNED_MAX.as_secs()
-            ));
+        let owned = is_owned(self.state.dir(), view.key).unwrap_or(true);
+        if !owned && view.age > UNOWNED_MAX {
+            return Some(Standstill::NobodyConsumes);
         }
-        (owned && stalled > STALLED_MAX).then(|| {
-            let seconds = STALLED_MAX.as_secs();
-            format!("{key}: messages wait, and none was committed for more than {seconds} s")
-        })
+        (owned && stalled > STALLED_MAX).then_some(Standstill::NothingCommitted)
+    }
+
+    fn shard_problem(&self, view: &ShardView) -> Option<String> {
+        let ShardView { key, waiting, age, .. } = view;
+        let seconds = age.as_secs();
+        let why = self.standstill(view)?;
+        Some(format!("{key}: {waiting} messages wait, the oldest for {seconds} s, and {why}"))
+    }
+}
+
+/// Why the messages of a shard do not get on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standstill {
+    /// No process has taken the shard.
+    NobodyConsumes,
+    /// One has, and commits nothing.
+    NothingCommitted,
+}
+
+impl fmt::Display for Standstill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NobodyConsumes => {
+                f.write_str("nobody consumes them: start message-consumer with the same STATE_DIR")
+            }
+            Self::NothingCommitted => {
+                write!(f, "none was committed for more than {} s", STALLED_MAX.as_secs())
+            }
+        }
     }
 }
 

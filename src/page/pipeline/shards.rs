@@ -89,7 +89,11 @@ struct Row {
 impl Shared {
     pub(super) fn shards(&self, views: &[ShardView]) -> Vec<Fragment> {
         let queues = self.parts.queues.as_ref().map(|queues| queues());
-        let problem = |view: &ShardView| self.parts.watch.shard_problem(view);
+        // Without figures that move: what is said once is not said again each second.
+        let problem = |view: &ShardView| {
+            let why = self.parts.watch.standstill(view)?;
+            Some(format!("{}: messages wait, and {why}", view.key))
+        };
         let problems: Vec<_> = views.iter().map(problem).collect();
         let now = self.now(views, queues.as_deref(), problems.iter().flatten().cloned().collect());
         let mut rows = self.rows(views, queues.as_deref().unwrap_or_default());
