@@ -21,7 +21,7 @@ use crate::state::State;
 use crate::store::{Bells, Store};
 
 /// How often the same is drawn, at most.
-const REDRAWN_EVERY: Duration = Duration::from_millis(200);
+const REDRAWN_EVERY: Duration = Duration::from_millis(150);
 /// How many are drawn at a time, at most.
 const DRAWN_AT_ONCE: usize = 4;
 /// How often it is looked whether the state environment has changed.
