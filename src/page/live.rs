@@ -35,7 +35,6 @@ const TURNED_EVERY: Duration = Duration::from_millis(150);
 const PROTOCOL: &str = "page";
 
 const NO_VIEW: Farewell = Farewell { code: close_code::POLICY, reason: "there is no such view" };
-const AWAY: Farewell = Farewell { code: close_code::AWAY, reason: "the server stops" };
 
 /// Tells who asks.
 pub(super) async fn session(who: Extension<Principal>) -> Result<Response, HttpError> {
@@ -78,7 +77,7 @@ impl Talk for Looking {
             self.turn()?;
         }
         match &mut self.look {
-            Some((_, look)) => look.next().await.ok_or(AWAY),
+            Some((_, look)) => look.next().await.ok_or(Farewell::AWAY),
             None => std::future::pending().await,
         }
     }

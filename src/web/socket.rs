@@ -32,8 +32,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes of a message that a client sends.
 const RECEIVED_BYTES_MAX: usize = 4096;
 
-const AWAY: Farewell = Farewell { code: close_code::AWAY, reason: "the server stops" };
-
 /// Why a server ends a conversation: a close code (RFC 6455, section 7.4), and words for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Farewell {
@@ -41,6 +39,11 @@ pub struct Farewell {
     pub code: u16,
     /// At most 123 bytes.
     pub reason: &'static str,
+}
+
+impl Farewell {
+    /// The server stops.
+    pub const AWAY: Self = Self { code: close_code::AWAY, reason: "the server stops" };
 }
 
 /// One side of a conversation: what there is to tell a client, and what the client says.
@@ -184,7 +187,7 @@ async fn tell(socket: &mut WebSocket, talk: &mut impl Talk, life: &Lifecycle) ->
     let mut heard = Instant::now();
     loop {
         let message = tokio::select! {
-            () = life.stopping() => return Some(AWAY),
+            () = life.stopping() => return Some(Farewell::AWAY),
             received = socket.recv() => {
                 heard = Instant::now();
                 if let Message::Text(text) = received?.ok()?
@@ -208,7 +211,7 @@ async fn tell(socket: &mut WebSocket, talk: &mut impl Talk, life: &Lifecycle) ->
         tokio::select! {
             // A write that waits is the connection's to time; a stop does not wait for it.
             sent = socket.send(message) => sent.ok()?,
-            () = life.stopping() => return Some(AWAY),
+            () = life.stopping() => return Some(Farewell::AWAY),
         }
     }
 }

@@ -3,20 +3,13 @@
 use serde::Deserialize;
 
 use crate::page::format::Count;
+use crate::rooms::telemetry::capture::account::Sums;
 use crate::task::ResultHead;
 
 /// What became of every datagram: sent = stored + malformed + truncated + lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Account {
-    sent: Option<u64>,
-    stored: u64,
-    malformed: u64,
-    truncated: u64,
-    lost: Option<u64>,
-    duplicates: u64,
-    foreign: u64,
-    dropped_by_kernel: u64,
-}
+#[serde(transparent)]
+pub struct Account(Sums);
 
 /// A figure of it, and what it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,24 +43,24 @@ impl Account {
             is_bad: can_be_bad && count.is_some_and(|count| count > 0),
         };
         [
-            maybe("sent", self.sent, false),
-            known("stored", self.stored, false),
-            known("malformed", self.malformed, true),
-            known("truncated", self.truncated, true),
-            maybe("lost", self.lost, true),
-            known("duplicates", self.duplicates, false),
-            known("foreign", self.foreign, false),
-            known("kernel drops", self.dropped_by_kernel, true),
+            maybe("sent", self.0.sent, false),
+            known("stored", self.0.stored, false),
+            known("malformed", self.0.malformed, true),
+            known("truncated", self.0.truncated, true),
+            maybe("lost", self.0.lost, true),
+            known("duplicates", self.0.duplicates, false),
+            known("foreign", self.0.foreign, false),
+            known("kernel drops", self.0.dropped_by_kernel, true),
         ]
     }
 
     /// In a few words.
     #[must_use]
     pub fn words(&self) -> String {
-        let stored = Count(self.stored);
-        let bad = self.malformed + self.truncated;
+        let stored = Count(self.0.stored);
+        let bad = self.0.malformed + self.0.truncated;
         let unread = if bad > 0 { format!(", {} unreadable", Count(bad)) } else { String::new() };
-        match (self.sent, self.lost) {
+        match (self.0.sent, self.0.lost) {
             (Some(sent), Some(lost)) => {
                 format!("{stored} of {} stored, {} lost{unread}", Count(sent), Count(lost))
             }

@@ -18,7 +18,6 @@ const PROTOCOL: &str = "items";
 
 const TOO_SLOW: Farewell =
     Farewell { code: close_code::AGAIN, reason: "too slow: list, and connect again" };
-const AWAY: Farewell = Farewell { code: close_code::AWAY, reason: "the server stops" };
 
 /// Opens a WebSocket.
 pub(super) async fn open(
@@ -36,7 +35,7 @@ impl Talk for Items {
     async fn next(&mut self) -> Result<Utf8Bytes, Farewell> {
         self.0.recv().await.map_err(|error| match error {
             RecvError::Lagged(_) => TOO_SLOW,
-            RecvError::Closed => AWAY,
+            RecvError::Closed => Farewell::AWAY,
         })
     }
 

@@ -19,7 +19,7 @@
 //! cannot have reached: then somebody forges its address. `sent` and `lost` are not known then, as
 //! when a ship does not count.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How many numbers, up to the highest that came, are known one by one.
 pub const WINDOW: u64 = WORDS as u64 * WORD_BITS;
@@ -99,7 +99,7 @@ pub struct Account {
 }
 
 /// The account of a capture that has ended. The keys of its JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
     /// Datagrams that the ship has sent; `None` if it does not say so.
     pub sent: Option<u64>,
