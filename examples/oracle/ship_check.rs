@@ -15,6 +15,10 @@ use crate::task_server::{Server, Shown};
 
 /// Characters of a time up to its milliseconds.
 const MILLIS: usize = 23;
+/// Of so many lines one may be there twice where several streams of a ship may have run side by
+/// side, since two of them may send the same within a microsecond. What is stored again by mistake
+/// is a whole request or batch.
+const LINES_PER_REPEATED: usize = 50;
 /// How many cases are shown.
 const SHOWN: usize = 20;
 
@@ -117,6 +121,25 @@ struct Lines {
     count: u64,
     /// When the first was sent; empty when there is none.
     first: String,
+    /// Those that were there before.
+    repeated: Vec<String>,
+}
+
+impl Lines {
+    /// Those of which one is too many.
+    fn stored_twice(&self, entry: Option<&Entry>) -> &[String] {
+        let again = entry.and_then(|entry| entry.wish.again.as_ref());
+        let lines = usize::try_from(self.count).unwrap_or(usize::MAX);
+        match again {
+            Some(again)
+                if again.overlap == "allow"
+                    && self.repeated.len() <= lines / LINES_PER_REPEATED =>
+            {
+                &[]
+            }
+            _ => &self.repeated,
+        }
+    }
 }
 
 /// One schedule against its wish.
@@ -266,11 +289,10 @@ fn read_files(
         let place = |error: std::io::Error| format!("{}: {error}", path.display());
         for line in BufReader::new(std::fs::File::open(&path).map_err(place)?).lines() {
             let line = line.map_err(place)?;
-            let (mut ship, mut timestamp, mut sequence) = ("", "", "");
+            let (mut ship, mut timestamp) = ("", "");
             json::members(&line, &mut |name, value| match name {
                 "ship" => ship = value.trim_matches('"'),
                 "timestamp" => timestamp = value.trim_matches('"'),
-                "sequence" => sequence = value,
                 _ => {}
             })
             .map_err(|fault| format!("{}: {line}: {fault}", path.display()))?;
@@ -282,9 +304,14 @@ fn read_files(
             if of_ship.first.is_empty() || timestamp < of_ship.first.as_str() {
                 of_ship.first = timestamp.to_owned();
             }
-            if !seen.insert(format!("{ship} {timestamp} {sequence}")) {
-                findings.fail("stored_twice", ship, &line);
+            if !seen.insert(line.clone()) {
+                of_ship.repeated.push(line);
             }
+        }
+    }
+    for (ship, of_ship) in &lines {
+        for line in of_ship.stored_twice(book.entries.get(ship)) {
+            findings.fail("stored_twice", ship, line);
         }
     }
     findings.count("lines", lines.values().map(|of_ship| of_ship.count).sum());
@@ -335,9 +362,11 @@ mod tests {
     use std::collections::HashMap;
 
     use super::{Findings, Judge, Lines};
+    use crate::book::Outcome;
     use crate::json;
-    use crate::ship_book::{ShipBook, time};
+    use crate::ship_book::{Entry, ShipBook, Wish, time};
     use crate::ship_server::{Run, Schedule, Time};
+    use crate::task_book::Cancel;
     use crate::task_server::Shown;
 
     const START_MS: u64 = 1_795_332_600_000;
@@ -371,7 +400,7 @@ mod tests {
             findings: findings_of,
         };
         let first = time(START_MS).replace('Z', "001Z");
-        judge.judge(times, &Lines { count: lines, first });
+        judge.judge(times, &Lines { count: lines, first, ..Lines::default() });
         json::members(&findings.to_json(), &mut |_, _| ()).unwrap();
         findings.failures.keys().copied().collect::<Vec<_>>().join(" ")
     }
@@ -412,6 +441,27 @@ mod tests {
         ] {
             let text = format!("{run:?} {attempt} {lines}");
             assert_eq!(found(ledger, run, &[], attempt, lines), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_twice_was_sent_by_two_streams_or_stored_twice() {
+        let twice = |wish: &str, lines: u64, repeated: usize| {
+            let wish = Wish::parse(wish).unwrap();
+            let outcome = Outcome::Acked;
+            let entry =
+                Entry { wish, outcome, id: None, cancel: Cancel::Never, delete: Cancel::Never };
+            let repeated = vec![String::new(); repeated];
+            Lines { count: lines, repeated, ..Lines::default() }.stored_twice(Some(&entry)).len()
+        };
+        for (wish, lines, repeated, expected) in [
+            ("0/1", 100, 1, 1),
+            ("0/1/2/3/skip/all", 100, 1, 1),
+            ("0/1/2/3/allow/all", 100, 2, 0),
+            ("0/1/2/3/allow/all", 100, 3, 3),
+            ("0/1/2/3/allow/all", 49, 1, 1),
+        ] {
+            assert_eq!(twice(wish, lines, repeated), expected, "{wish} {lines} {repeated}");
         }
     }
 

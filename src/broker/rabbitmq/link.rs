@@ -63,6 +63,12 @@ impl Up {
     pub const fn is_same(&self, other: &Self) -> bool {
         self.generation == other.generation
     }
+
+    /// Whether that one came after this.
+    #[must_use]
+    pub const fn is_before(&self, other: &Self) -> bool {
+        self.generation < other.generation
+    }
 }
 
 /// What is wrong now.

@@ -42,10 +42,18 @@ pub(super) fn place(id: TaskId) -> i32 {
 type Change = (Uuid, i64);
 
 /// What was told above the lowest transaction that still ran, by the cursor that was given for it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memories {
     told: Mutex<BTreeMap<i64, HashSet<Change>>>,
     latest: AtomicI64,
+}
+
+impl Default for Memories {
+    fn default() -> Self {
+        // Anywhere, so that no cursor from elsewhere means a memory of ours.
+        let latest = AtomicI64::new(fastrand::i64(..PLACE_MASK / 2));
+        Self { told: Mutex::default(), latest }
+    }
 }
 
 impl Memories {

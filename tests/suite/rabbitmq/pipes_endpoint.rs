@@ -1,5 +1,7 @@
 //! Of one endpoint, one worker takes at a time: who stands by, and when it gets its turn.
 
+use std::time::Duration;
+
 use async_data_processor::broker::pipes::WorkerPipes;
 use async_data_processor::store::TaskState;
 use async_data_processor::tasks::supply::Supply;
@@ -9,18 +11,31 @@ use super::pipes::{soon, until};
 use super::pipes_world::{Worker, World};
 use super::proxy::{Direction, Proxy};
 
-/// Waits until so many stand in the line of an endpoint.
-async fn wait_consumers(vhost: &str, queue: &str, consumers: usize) {
-    until("the consumers", async || {
-        let counted = shared().eval(&format!(
-            r#"{{ok, Queue}} = rabbit_amqqueue:lookup(
-                rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)),
-            length(rabbit_amqqueue:consumers(Queue))"#
-        ));
-        (counted == consumers.to_string()).then_some(())
-    })
-    .await;
+/// How many stand in the line of an endpoint.
+fn consumers(vhost: &str, queue: &str) -> String {
+    shared().eval(&format!(
+        r#"{{ok, Queue}} = rabbit_amqqueue:lookup(
+            rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)),
+        length(rabbit_amqqueue:consumers(Queue))"#
+    ))
 }
+
+/// Waits until it is so many.
+async fn wait_consumers(vhost: &str, queue: &str, count: usize) {
+    until("the consumers", async || (consumers(vhost, queue) == count.to_string()).then_some(()))
+        .await;
+}
+
+/// Which queues may be declared: those whose names match.
+fn permit(vhost: &str, names: &str) {
+    shared().eval(&format!(
+        r#"rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>,
+            <<"{names}">>, <<".*">>, <<".*">>, <<"tests">>)"#
+    ));
+}
+
+/// All but those that a worker hears orders by.
+const NONE_FOR_ORDERS: &str = "^(?!amq.gen)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_over_gets_what_is_not_begun_and_the_former_ends_what_it_has() {
@@ -44,6 +59,38 @@ async fn who_takes_over_gets_what_is_not_begun_and_the_former_ends_what_it_has()
     assert_eq!(newcomer.job().await.id, third);
     newcomer.supply.close().await;
     assert_eq!(holder.job().await.id, third);
+    holder.supply.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_an_endpoint_hears_who_wants_it() {
+    let world = World::start(&shared().vhost("end-hears"));
+    let id = world.submit(Some("lab"), "1").await;
+    world.wait(id, TaskState::Queued).await;
+    permit("end-hears", NONE_FOR_ORDERS);
+    let holder = world.worker(Some("lab"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    permit("end-hears", ".*");
+    wait_consumers("end-hears", "lab.tasks", 1).await;
+    let listeners = shared().eval(
+        r#"length(rabbit_binding:list_for_source(
+            rabbit_misc:r(<<"end-hears">>, exchange, <<"async-data-processor.control">>)))"#,
+    );
+    assert_eq!(listeners, "1");
+    assert_eq!(holder.job().await.id, id);
+    holder.supply.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_hear_orders_works_all_the_same() {
+    let world = World::start(&shared().vhost("end-deaf"));
+    let id = world.submit(Some("lab"), "1").await;
+    world.wait(id, TaskState::Queued).await;
+    permit("end-deaf", NONE_FOR_ORDERS);
+    let holder = world.worker(Some("lab"));
+    let job = holder.job().await;
+    holder.finish(&job, b"1").await;
+    assert_eq!(world.result(id).await, b"1");
     holder.supply.close().await;
 }
 

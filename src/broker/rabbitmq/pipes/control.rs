@@ -29,6 +29,9 @@ pub(super) struct Orders {
     rung: watch::Sender<u64>,
 }
 
+/// The connection on which orders are heard now.
+pub(super) type HeardOn = watch::Sender<Option<Up>>;
+
 /// An order as a message.
 pub(super) fn outgoing(order: &Order) -> Outgoing {
     Outgoing {
@@ -42,22 +45,28 @@ pub(super) fn outgoing(order: &Order) -> Outgoing {
 }
 
 impl Orders {
-    /// Listens until the link is closed; `obeyed` says which orders are no more to be kept.
+    /// Listens until the link is closed, and says on which connection; `obeyed` says which orders
+    /// are no more to be kept.
     pub(super) fn listen(
         link: Link<Pipework>,
+        heard_on: HeardOn,
         obeyed: impl Fn(&Order) -> bool + Send + Sync + 'static,
     ) -> Self {
         let orders = Self { waiting: Arc::default(), rung: watch::Sender::new(0) };
         let listening = orders.clone();
         tokio::spawn(async move {
+            let mut told = None;
             while let Some(up) = link.up().await {
                 match subscribe(&up).await {
                     Ok(mut consumer) => {
+                        told = None;
+                        heard_on.send_replace(Some(up));
                         while let Some(Ok(delivery)) = consumer.next().await {
                             listening.read(&delivery.data, &obeyed);
                         }
+                        heard_on.send_replace(None);
                     }
-                    Err(error) => tracing::debug!(%error, "orders are not heard"),
+                    Err(error) => tell(&up, &error, &mut told),
                 }
                 tokio::time::sleep(jittered(PAUSE)).await;
             }
@@ -85,6 +94,19 @@ impl Orders {
 
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.rung.subscribe()
+    }
+}
+
+/// Once for each reason. A lost connection is told elsewhere.
+fn tell(up: &Up, error: &BrokerError, told: &mut Option<String>) {
+    let text = error.to_string();
+    if up.connection.status().connected() && told.as_ref() != Some(&text) {
+        tracing::warn!(
+            error = text,
+            "orders are not heard, such as to stop what was cancelled or to let another worker \
+             take over; trying again"
+        );
+        *told = Some(text);
     }
 }
 

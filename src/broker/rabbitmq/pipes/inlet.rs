@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const STEP_BACK: Duration = Duration::from_secs(2);
 /// How often it is looked at what has waited here for long.
 const RENEW_EVERY: Duration = Duration::from_secs(60);
+/// How long a subscription waits for orders to be heard. Without them it works, but for them.
+const HEARING_MAX: Duration = Duration::from_secs(5);
 /// How long the end may take.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -65,6 +67,8 @@ struct Shared {
     /// Rung when what is wanted has changed.
     wanted: Notify,
     subscribed: watch::Sender<bool>,
+    /// The connection on which orders are heard, if this is to obey them.
+    obeying: Option<watch::Receiver<Option<Up>>>,
     closing: CancellationToken,
 }
 
@@ -91,8 +95,13 @@ impl From<BrokerError> for Ended {
 }
 
 impl Inlet {
-    /// Starts to subscribe, by way of this link. Must be called within a tokio runtime.
-    pub(super) fn start(link: Link<Pipework>, source: Source) -> Self {
+    /// Starts to subscribe, by way of this link; if it is `obeying`, when orders are heard on the
+    /// same connection. Must be called within a tokio runtime.
+    pub(super) fn start(
+        link: Link<Pipework>,
+        source: Source,
+        obeying: Option<watch::Receiver<Option<Up>>>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             link,
             hand: Mutex::new(Hand::new(source.window)),
@@ -101,6 +110,7 @@ impl Inlet {
             arrived: Notify::new(),
             wanted: Notify::new(),
             subscribed: watch::Sender::new(false),
+            obeying,
             closing: CancellationToken::new(),
         });
         let task = tokio::spawn(Arc::clone(&shared).run());
@@ -226,6 +236,7 @@ impl Shared {
             Err(error) => return Ended::Broken(error),
         };
         held(&self.hand).begin(channel.clone());
+        self.wait_heard(up).await;
         loop {
             let window = match self.wait_wanted(&channel).await {
                 Ok(window) => window,
@@ -239,6 +250,14 @@ impl Shared {
                 return ended;
             }
         }
+    }
+
+    /// Whoever has an endpoint must hear that another one takes over: that is said once.
+    async fn wait_heard(&self, up: &Up) {
+        let Some(mut obeying) = self.obeying.clone() else { return };
+        let is_heard = |on: &Option<Up>| on.as_ref().is_some_and(|on| !on.is_before(up));
+        let heard = tokio::time::timeout(HEARING_MAX, obeying.wait_for(is_heard));
+        let _late_or_closing = self.closing.run_until_cancelled(heard).await;
     }
 
     /// Waits until somebody waits, where the queue is shared; for how many deliveries.

@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use self::control::Orders;
+use self::control::{HeardOn, Orders};
 use self::inlet::{Inlet, Source};
 use self::outlet::{Outgoing, Outlet};
 use self::topology::{Pipework, RESULTS, TASKS, endpoint_of, kind_queue, result_key, task_queue};
@@ -89,9 +89,11 @@ impl RabbitWorkerPipes {
         let (own, endpoint) = (WorkerId::new(), pipework.endpoint.clone());
         let start = |role| Link::start(address.clone(), role, pipework.clone(), life.clone());
         let (publishing, consuming) = (start("results"), start("tasks"));
-        let inlet = Arc::new(Inlet::start(consuming.clone(), source));
+        let heard_on = HeardOn::new(None);
+        let obeying = Some(heard_on.subscribe());
+        let inlet = Arc::new(Inlet::start(consuming.clone(), source, obeying));
         let (taken_from, of) = (Arc::clone(&inlet), endpoint.clone());
-        let orders = Orders::listen(consuming.clone(), move |order| {
+        let orders = Orders::listen(consuming.clone(), heard_on, move |order| {
             let Order::TakeOver { endpoint, by } = order else { return false };
             if of.as_ref() == Some(endpoint) && *by != own {
                 taken_from.step_back();
@@ -202,7 +204,7 @@ impl RabbitServerPipes {
         let source = Source { queue: RESULTS.to_owned(), window: Some(RESULTS_WINDOW) };
         Self {
             outlet: Outlet::new(publishing.clone()),
-            results: Inlet::start(consuming.clone(), source),
+            results: Inlet::start(consuming.clone(), source, None),
             publishing,
             consuming,
             pipework,
