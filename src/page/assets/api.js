@@ -54,20 +54,28 @@ export async function ask(method, path, body, headers) {
   return text === "" ? null : JSON.parse(text);
 }
 
-/** What was sent to a path without an answer: its text, and the key under which it is made once. */
+/**
+ * What was sent to a path without an answer: what was wished for, the body of it, and the key under
+ * which it is made once.
+ */
 const unanswered = new Map();
 
-/** Has something made by a POST; tried again without a change, it is still made once. */
-export async function make(path, text) {
-  if (unanswered.get(path)?.text !== text) {
-    unanswered.set(path, { text, key: `page-${Date.now()}-${Math.random()}` });
+/**
+ * Has something made by a POST; tried again without a change of what is wished for, it is still
+ * made once. `body` makes the request's body, unless it is the wish itself.
+ */
+export async function make(path, wish, body = () => wish) {
+  if (unanswered.get(path)?.wish !== wish) {
+    unanswered.set(path, { wish, body: body(), key: `page-${Date.now()}-${Math.random()}` });
   }
+  const sent = unanswered.get(path);
   try {
-    await ask("POST", path, text, { "Idempotency-Key": unanswered.get(path).key });
+    const made = await ask("POST", path, sent.body, { "Idempotency-Key": sent.key });
+    unanswered.delete(path);
+    return made;
   } catch (error) {
     // Without a plain refusal it may have been made.
     if (error.status >= 400 && error.status < 500) unanswered.delete(path);
     throw error;
   }
-  unanswered.delete(path);
 }

@@ -1,6 +1,6 @@
 // The pipeline: send a test message, read dead letters, edit them and send them again.
 
-import { ask, answer } from "./api.js";
+import { ask, answer, make } from "./api.js";
 import { now } from "./time.js";
 
 const element = (id) => document.getElementById(id);
@@ -49,10 +49,10 @@ async function follow(receipt, place, said) {
 }
 
 async function send(form) {
-  const { value, timestamp } = form.elements;
-  const message = { timestamp: timestamp.value.trim() || new Date(now()).toISOString(), value: value.value };
+  const [timestamp, value] = [form.elements.timestamp.value.trim(), form.elements.value.value];
   element("pipeline-sent").textContent = "";
-  const { receipt } = await ask("POST", "/message", [message]);
+  const message = () => [{ timestamp: timestamp || new Date(now()).toISOString(), value }];
+  const { receipt } = await make("/message", JSON.stringify({ timestamp, value }), message);
   follow(receipt, element("pipeline-sent"), "Stored.");
 }
 

@@ -10,7 +10,7 @@ const FIELD: &str = "#calculations-input";
 const ROWS: &str = "#calculations-table tbody tr";
 
 /// The first row, as soon as its number and its state are these.
-fn wait_first(browser: &Browser, input: &str, state: &str) {
+pub(super) fn wait_first(browser: &Browser, input: &str, state: &str) {
     let (row, input, state) = (quoted(ROWS), quoted(input), quoted(state));
     browser.wait(&format!(
         "(row => row.cells[0].innerText === {input} && row.dataset.state === {state})\
@@ -169,16 +169,7 @@ fn whoever_goes_back_out_of_a_dialog_can_use_what_is_shown_then() {
 fn what_is_tried_again_without_an_answer_is_computed_once() {
     let house = House::server();
     let browser = house.open("/");
-    browser.script(
-        "const real = window.fetch;
-         window.answers = 0;
-         window.fetch = async (...asked) => {
-           const got = await real(...asked);
-           window.answers += 1;
-           if (window.answers === 1) throw new TypeError('the answer is lost');
-           return got;
-         };",
-    );
+    browser.lose_an_answer();
     browser.fill(FIELD, "33");
     browser.click_text("button", "calc");
     browser.wait_text("#calculations-wrong", "cannot be reached");

@@ -8,6 +8,7 @@ mod driver;
 mod health;
 mod live;
 mod pipeline;
+mod remote;
 mod schedules;
 mod screen;
 mod ships;

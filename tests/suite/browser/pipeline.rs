@@ -55,6 +55,24 @@ fn a_message_that_is_refused_is_told_so_and_stays_typed() {
 }
 
 #[test]
+fn a_message_sent_again_for_want_of_an_answer_is_stored_once() {
+    let house = House::server();
+    let browser = house.open(VIEW);
+    browser.lose_an_answer();
+    browser.fill("#pipeline-value", "by hand");
+    browser.click_text("button", "Send");
+    browser.wait_text("[data-action=send-message] .wrong", "cannot be reached");
+    browser.click_text("button", "Send");
+    browser.wait_text("#pipeline-sent", "Stored.");
+    assert_eq!(house.rig.verify(&[])["accepted"], 1);
+    // What is wished for after that is another one.
+    browser.click_text("button", "Send");
+    browser.wait("window.answers >= 4");
+    browser.wait_text("#pipeline-sent", "Stored.");
+    assert_eq!(house.rig.verify(&[])["accepted"], 2);
+}
+
+#[test]
 fn what_others_send_is_counted_live_and_drawn() {
     let house = House::up();
     let browser = house.open(VIEW);

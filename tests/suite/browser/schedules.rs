@@ -3,7 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
-use super::screen::{PHONE, quoted};
+use super::screen::{Browser, PHONE, quoted};
 use super::{House, hostile_texts};
 
 const VIEW: &str = "/#schedules";
@@ -11,7 +11,7 @@ const FORM: &str = "form[data-action=add-schedule]";
 const ROWS: &str = "#schedules-list tbody tr";
 
 /// Puts a value into a field that a keyboard fills part by part, as a person's choice does.
-fn set_start(browser: &super::screen::Browser, seconds_ahead: u32) {
+pub(super) fn set_start(browser: &Browser, seconds_ahead: u32) {
     browser.script(&format!(
         "const field = document.querySelector('{FORM} [name=start_time]');
          const offset_ms = new Date().getTimezoneOffset() * 60000;

@@ -243,6 +243,20 @@ impl Browser {
         self.driver.command("POST /window", &json!({ "handle": tab }));
     }
 
+    /// The answer to the next request that the page makes is lost; `window.answers` counts them.
+    pub(super) fn lose_an_answer(&self) {
+        self.script(
+            "const real = window.fetch;
+             window.answers = 0;
+             window.fetch = async (...asked) => {
+               const got = await real(...asked);
+               window.answers += 1;
+               if (window.answers === 1) throw new TypeError('the answer is lost');
+               return got;
+             };",
+        );
+    }
+
     /// Lets the page use the clipboard, as a person is asked to.
     pub(super) fn let_copy(&self) {
         let permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"];
