@@ -28,12 +28,18 @@ pub(crate) fn entry(second: u32, value: &str) -> String {
 pub(crate) fn wait_for<T>(what: &str, mut event: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
+        let began = Instant::now();
         if let Some(come) = event() {
             return come;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pause_after(began.elapsed()));
     }
+}
+
+/// The pause before looking again: a look that starts a process keeps no core busy.
+pub(crate) fn pause_after(look: Duration) -> Duration {
+    (3 * look).clamp(Duration::from_millis(5), Duration::from_millis(500))
 }
 
 /// A state and an output directory, and the settings that every process of the test gets.

@@ -66,7 +66,7 @@ fn a_spaceship_that_is_killed_is_captured_again_once_it_is_back() {
     rig.set("SPACESHIP_URL", format!("http://{address}")).set("SPACESHIP_PORT", address.port());
     let _consumer = rig.start(&["message-consumer"]);
     let id = submitted(&rig, 15_000);
-    killed.wait_log("a stream begins");
+    wait_for("the first of it in files", || (!rig.lines().is_empty()).then_some(()));
     killed.kill();
     let spaceship = rig.serve(&["spaceship"]);
     spaceship.wait_log("a stream begins");

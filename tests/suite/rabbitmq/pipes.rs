@@ -1,7 +1,7 @@
 //! The pipes of tasks and results: the test cases of R3, and what goes wrong on the way.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::Instant;
 
 use async_data_processor::broker::pipes::{
     Heard, PipeError, Said, ServerPipes, Taken, TaskMessage, WorkerPipes,
@@ -16,7 +16,7 @@ use lapin::{Connection, ConnectionProperties};
 
 use super::broker::{Depth, PrivateBroker, shared};
 use super::proxy::{Direction, Proxy};
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, pause_after};
 
 /// Awaits, but not for ever.
 pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
@@ -28,10 +28,11 @@ pub(crate) async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 pub(crate) async fn until<T>(what: &str, mut event: impl AsyncFnMut() -> Option<T>) -> T {
     let poll = async {
         loop {
+            let began = Instant::now();
             if let Some(come) = event().await {
                 return come;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause_after(began.elapsed())).await;
         }
     };
     soon(what, poll).await
