@@ -131,9 +131,33 @@ function mayWrite() {
 }
 document.addEventListener("shown", mayWrite);
 
+/** Asks for a token, or for another one. */
+function lock(said) {
+  // Tokens may have come while the page was open.
+  isLocked = true;
+  isIn = false;
+  disconnect();
+  const dialog = element("login");
+  if (!dialog.open) {
+    dialog.querySelector(".wrong").textContent = token.get() ? said : "";
+    dialog.showModal();
+  }
+}
+whenLocked(lock);
+
+/** Who it is. A token that may not even read does as little as a wrong one. */
+async function whoIsIn() {
+  try {
+    return await ask("GET", "/page/session");
+  } catch (error) {
+    if (error.status === 403) lock(error.message);
+    throw error;
+  }
+}
+
 async function enter() {
   if (isLocked) {
-    session = await ask("GET", "/page/session");
+    session = await whoIsIn();
     isIn = true;
     element("who").textContent = session.may_write ? session.name : `${session.name} (reads only)`;
     element("who").hidden = element("logout").hidden = false;
@@ -158,17 +182,6 @@ async function login(form) {
   }
 }
 
-whenLocked((said) => {
-  // Tokens may have come while the page was open.
-  isLocked = true;
-  isIn = false;
-  disconnect();
-  const dialog = element("login");
-  if (!dialog.open) {
-    dialog.querySelector(".wrong").textContent = token.get() ? said : "";
-    dialog.showModal();
-  }
-});
 // Without a token there is nothing behind the dialog. A browser closes it all the same at the
 // second Escape.
 element("login").addEventListener("cancel", (event) => event.preventDefault());
@@ -194,7 +207,7 @@ whenState(async (state) => {
   // A socket does not tell why it is refused: a token may have been taken away.
   if (state !== "live" && !isAsking) {
     isAsking = true;
-    await ask("GET", "/page/session").catch(() => {});
+    await whoIsIn().catch(() => {});
     isAsking = false;
   }
 });

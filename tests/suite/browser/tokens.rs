@@ -96,6 +96,16 @@ fn drop_into(browser: &Browser, input: &str) {
 
 #[test]
 fn a_token_that_is_taken_away_asks_for_another_and_what_was_typed_stays() {
+    another_is_asked_for("other:write,read:0ther-s3cret\n", "");
+}
+
+#[test]
+fn so_does_one_that_may_not_read_any_more() {
+    another_is_asked_for("writer:write:wr1te-s3cret\nother:write,read:0ther-s3cret\n", "read");
+}
+
+/// After these are the tokens, and why.
+fn another_is_asked_for(tokens: &str, why: &str) {
     let mut house = locked();
     let browser = opened(&house);
     browser.expect_error("ERR_CONNECTION_REFUSED");
@@ -103,10 +113,11 @@ fn a_token_that_is_taken_away_asks_for_another_and_what_was_typed_stays() {
     browser.wait_live();
     browser.fill("#calculations-input", "123");
     house.stop();
-    fs::write(house.rig.dir.path().join("tokens"), "other:write,read:0ther-s3cret\n").unwrap();
+    fs::write(house.rig.dir.path().join("tokens"), tokens).unwrap();
     house.start_again();
     browser.wait("document.querySelector('#login').open");
-    browser.wait("document.querySelector('#login .wrong').innerText !== ''");
+    let said = "document.querySelector('#login .wrong').innerText";
+    browser.wait(&format!("{said} !== '' && {said}.includes({})", quoted(why)));
     log_in(&browser, "0ther-s3cret");
     browser.wait_live();
     let field = format!("document.querySelector({}).value", quoted("#calculations-input"));
