@@ -30,6 +30,7 @@ const HEARTBEAT_SECONDS: u16 = 5;
 pub struct Address {
     uri: AMQPUri,
     tls: Option<RustlsConnector>,
+    declaring: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Files for TLS.
@@ -100,7 +101,15 @@ impl Address {
             }
             AMQPScheme::AMQP => None,
         };
-        Ok(Self { uri, tls })
+        Ok(Self { uri, tls, declaring: Arc::default() })
+    }
+
+    /// Held by whoever declares queues, of all that have this address or a clone of it. A queue is
+    /// there for others before it can be used: RabbitMQ 3.10 ends the connection of whoever
+    /// subscribes to a quorum queue that another connection is about to declare (541,
+    /// `INTERNAL_ERROR`), and what was not acknowledged on it comes again.
+    pub(super) async fn declaring(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.declaring.lock().await
     }
 
     /// Whether `url` holds a password, which must not stand on a command line.

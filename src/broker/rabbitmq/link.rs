@@ -127,7 +127,7 @@ impl<T: Declares> Link<T> {
     /// # Errors
     /// The broker does not answer, or refuses.
     pub async fn declare(&self, up: &Up) -> Result<(), BrokerError> {
-        self.shared.topology.declare(&up.connection).await
+        self.shared.declare(&up.connection).await
     }
 
     /// The queues.
@@ -236,8 +236,13 @@ impl<T: Declares> Shared<T> {
     async fn open(&self) -> Result<Open, BrokerError> {
         let connected = self.address.connect(&self.name);
         let connection = within(CONNECT_TIMEOUT, Doing::Connecting, connected).await?;
-        self.topology.declare(&connection).await?;
+        self.declare(&connection).await?;
         Ok(connection)
+    }
+
+    async fn declare(&self, connection: &Open) -> Result<(), BrokerError> {
+        let _one_at_a_time = self.address.declaring().await;
+        self.topology.declare(connection).await
     }
 
     /// Lends the connection out until it is lost or given up, or the link is closed.
