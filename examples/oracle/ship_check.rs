@@ -129,16 +129,10 @@ impl Lines {
     /// Those of which one is too many.
     fn stored_twice(&self, entry: Option<&Entry>) -> &[String] {
         let again = entry.and_then(|entry| entry.wish.again.as_ref());
+        let are_side_by_side = again.is_some_and(|again| again.overlap == "allow");
         let lines = usize::try_from(self.count).unwrap_or(usize::MAX);
-        match again {
-            Some(again)
-                if again.overlap == "allow"
-                    && self.repeated.len() <= lines / LINES_PER_REPEATED =>
-            {
-                &[]
-            }
-            _ => &self.repeated,
-        }
+        let are_few = self.repeated.len() <= lines / LINES_PER_REPEATED;
+        if are_side_by_side && are_few { &[] } else { &self.repeated }
     }
 }
 

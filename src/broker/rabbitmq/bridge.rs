@@ -210,11 +210,8 @@ impl Shard {
         if matches!(error, BrokerError::TimedOut { .. }) {
             link.give_up(up);
         }
-        // A lost connection was told already, and so was what stays as it is.
-        let error = error.to_string();
-        if up.connection.status().connected() && self.told.as_ref() != Some(&error) {
+        if let Some(error) = up.untold(error, &mut self.told) {
             tracing::warn!(%key, error, "a subscription broke");
-            self.told = Some(error);
         }
     }
 

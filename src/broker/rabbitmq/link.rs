@@ -64,6 +64,17 @@ impl Up {
         self.generation == other.generation
     }
 
+    /// What is to be told of an error on it, and remembered as `told`: nothing if the connection is
+    /// lost, which is told elsewhere, or if it is what was told last.
+    pub fn untold(&self, error: &BrokerError, told: &mut Option<String>) -> Option<String> {
+        let text = error.to_string();
+        if !self.connection.status().connected() || told.as_ref() == Some(&text) {
+            return None;
+        }
+        *told = Some(text.clone());
+        Some(text)
+    }
+
     /// Whether that one came after this.
     #[must_use]
     pub const fn is_before(&self, other: &Self) -> bool {

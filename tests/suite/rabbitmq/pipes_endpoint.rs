@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_data_processor::broker::pipes::WorkerPipes;
 use async_data_processor::store::TaskState;
+use async_data_processor::task::TaskId;
 use async_data_processor::tasks::supply::Supply;
 
 use super::broker::shared;
@@ -24,6 +25,14 @@ fn consumers(vhost: &str, queue: &str) -> String {
 async fn wait_consumers(vhost: &str, queue: &str, count: usize) {
     until("the consumers", async || (consumers(vhost, queue) == count.to_string()).then_some(()))
         .await;
+}
+
+/// A server that has sent a task to the endpoint `lab`.
+async fn with_a_task(vhost: &str) -> (World, TaskId) {
+    let world = World::start(&shared().vhost(vhost));
+    let id = world.submit(Some("lab"), "1").await;
+    world.wait(id, TaskState::Queued).await;
+    (world, id)
 }
 
 /// Which queues may be declared: those whose names match.
@@ -64,9 +73,7 @@ async fn who_takes_over_gets_what_is_not_begun_and_the_former_ends_what_it_has()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_an_endpoint_hears_who_wants_it() {
-    let world = World::start(&shared().vhost("end-hears"));
-    let id = world.submit(Some("lab"), "1").await;
-    world.wait(id, TaskState::Queued).await;
+    let (world, id) = with_a_task("end-hears").await;
     permit("end-hears", NONE_FOR_ORDERS);
     let holder = world.worker(Some("lab"));
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -83,9 +90,7 @@ async fn who_has_an_endpoint_hears_who_wants_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_not_hear_orders_works_all_the_same() {
-    let world = World::start(&shared().vhost("end-deaf"));
-    let id = world.submit(Some("lab"), "1").await;
-    world.wait(id, TaskState::Queued).await;
+    let (world, id) = with_a_task("end-deaf").await;
     permit("end-deaf", NONE_FOR_ORDERS);
     let holder = world.worker(Some("lab"));
     let job = holder.job().await;

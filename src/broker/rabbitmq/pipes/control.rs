@@ -66,7 +66,11 @@ impl Orders {
                         }
                         heard_on.send_replace(None);
                     }
-                    Err(error) => tell(&up, &error, &mut told),
+                    Err(error) => {
+                        if let Some(error) = up.untold(&error, &mut told) {
+                            tracing::warn!(error, "orders are not heard; trying again");
+                        }
+                    }
                 }
                 tokio::time::sleep(jittered(PAUSE)).await;
             }
@@ -94,19 +98,6 @@ impl Orders {
 
     pub(super) fn news(&self) -> watch::Receiver<u64> {
         self.rung.subscribe()
-    }
-}
-
-/// Once for each reason. A lost connection is told elsewhere.
-fn tell(up: &Up, error: &BrokerError, told: &mut Option<String>) {
-    let text = error.to_string();
-    if up.connection.status().connected() && told.as_ref() != Some(&text) {
-        tracing::warn!(
-            error = text,
-            "orders are not heard, such as to stop what was cancelled or to let another worker \
-             take over; trying again"
-        );
-        *told = Some(text);
     }
 }
 

@@ -217,15 +217,12 @@ impl Shared {
         if matches!(error, BrokerError::TimedOut { .. }) {
             self.link.give_up(up);
         }
-        // A lost connection was told already, and so was what stays as it is.
-        let text = error.to_string();
-        if up.connection.status().connected() && told.as_ref() != Some(&text) {
+        if let Some(text) = up.untold(error, told) {
             let queue = &self.source.queue;
             match error.is_exclusive_use() {
                 true => tracing::info!(queue, "another consumer has the queue: standing by"),
                 false => tracing::warn!(queue, error = text, "a subscription broke"),
             }
-            *told = Some(text);
         }
     }
 
